@@ -1,0 +1,53 @@
+# Trefoil. `make run` and `make test` do their own set-up.
+#
+# One profile (release) and one set of flags (.cargo/config.toml) for everything, and always the whole workspace, so
+# that RocksDB is compiled once.
+
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+BIN := $(CARGO_TARGET_DIR)/release
+CARGO := cargo
+FLAGS := --release --workspace --locked
+
+# Runs a stage and prints how long it took.
+define stage
+	@start=$$(date +%s); echo "== $(1)"; $(2) || { echo "== $(1): FAILED after $$(( $$(date +%s) - start )) s"; exit 1; }; \
+	echo "== $(1): $$(( $$(date +%s) - start )) s"
+endef
+
+.PHONY: setup run build test bench record-golden
+
+# libclang for RocksDB's bindings, strace for the disk-error tests.
+setup:
+	@command -v cargo >/dev/null || { echo "Rust is needed: https://rustup.rs"; exit 1; }
+	@missing=""; \
+	ls /usr/lib/llvm*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1 || missing="$$missing libclang-dev"; \
+	command -v c++ >/dev/null || missing="$$missing g++"; \
+	command -v strace >/dev/null || missing="$$missing strace"; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
+	  else echo "please install:$$missing"; exit 1; fi; \
+	fi
+
+build: setup
+	$(CARGO) build $(FLAGS)
+
+# Three nodes in this terminal.
+run: build
+	$(BIN)/kvd dev --nodes 3
+
+test: setup
+	$(call stage,format,$(CARGO) fmt --all --check)
+	$(call stage,build,$(CARGO) build $(FLAGS))
+	$(call stage,build tests,$(CARGO) test $(FLAGS) --no-run)
+	$(call stage,clippy,$(CARGO) clippy $(FLAGS) --all-targets -- -D warnings)
+	$(call stage,tests,KVD_BIN=$(BIN)/kvd $(CARGO) test $(FLAGS))
+
+bench: build
+	$(BIN)/kvbench --kvd $(BIN)/kvd
+
+# Plays the golden scripts against a real etcd 3.5 and rewrites their expected results.
+record-golden:
+	python3 -m venv $(CARGO_TARGET_DIR)/golden-venv
+	$(CARGO_TARGET_DIR)/golden-venv/bin/pip install -q -r store/testscripts/requirements.txt
+	$(CARGO_TARGET_DIR)/golden-venv/bin/python store/testscripts/record.py

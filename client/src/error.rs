@@ -1,0 +1,182 @@
+//! What can go wrong, and what the caller may then assume.
+//!
+//! One type for all calls: [`Error::outcome`] is the question a caller asks first, [`Error::kind`] the second. How a
+//! gRPC status becomes an `Error` is in `status.rs`.
+
+use trefoil_placement::NodeId;
+
+/// What became of the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing was done, and nothing will be. Repeating is safe and may succeed.
+    NotDone,
+    /// A write may have been done, may not, or may still be. Reads never end so.
+    Unknown,
+    /// Nothing was done, and repeating it unchanged will not help.
+    Refused,
+}
+
+impl Outcome {
+    /// The word used in `trefoil-outcome` and in the docs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Outcome::NotDone => "not-done",
+            Outcome::Unknown => "unknown",
+            Outcome::Refused => "refused",
+        }
+    }
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No node could be reached; nothing was sent.
+    Unreachable,
+    /// The connection broke after the request was sent.
+    ConnectionLost,
+    /// The deadline passed.
+    Deadline,
+    /// The asked node does not lead the partition.
+    NotLeader,
+    /// The partition has no leader at the moment.
+    NoLeader,
+    /// The asked node does not serve requests yet.
+    NotReady,
+    /// The asked node cannot have it carried out at the moment; the message says why.
+    Unavailable,
+    /// A limit of the server is reached for now.
+    Exhausted,
+    EmptyKey,
+    KeyTooLong,
+    MessageTooLarge,
+    TooManyOps,
+    NestedTooDeep,
+    /// A transaction would write a key twice.
+    DuplicateKey,
+    /// Keeping a value or a lease needs an existing key.
+    KeyNotFound,
+    LeaseNotFound,
+    /// The asked revision has been compacted.
+    Compacted,
+    /// The asked revision does not exist yet.
+    FutureRevision,
+    /// The keyspace's mode cannot do this.
+    Unsupported,
+    NoSuchKeyspace,
+    /// The session ended or has forgotten the request: it will never be known whether it was carried out.
+    SessionEnded,
+    /// The caller gave something that is not an endpoint.
+    InvalidEndpoint,
+    /// The node the caller named is not in the map.
+    NoSuchNode,
+    /// A message makes no sense to the one that got it.
+    Malformed,
+    /// The server could not read its own data.
+    Broken,
+    /// Something this client has no name for; see [`Error::reason`].
+    Other,
+}
+
+/// The server's words for [`Kind`]s.
+const WORDS: [(&str, Kind); 23] = [
+    ("NOT_LEADER", Kind::NotLeader),
+    ("NO_LEADER", Kind::NoLeader),
+    ("NOT_READY", Kind::NotReady),
+    ("EXHAUSTED", Kind::Exhausted),
+    ("DEADLINE", Kind::Deadline),
+    ("EMPTY_KEY", Kind::EmptyKey),
+    ("KEY_TOO_LONG", Kind::KeyTooLong),
+    ("MESSAGE_TOO_LARGE", Kind::MessageTooLarge),
+    ("TOO_MANY_OPS", Kind::TooManyOps),
+    ("DUPLICATE_KEY", Kind::DuplicateKey),
+    ("KEY_NOT_FOUND", Kind::KeyNotFound),
+    ("LEASE_NOT_FOUND", Kind::LeaseNotFound),
+    ("COMPACTED", Kind::Compacted),
+    ("FUTURE_REVISION", Kind::FutureRevision),
+    ("UNSUPPORTED", Kind::Unsupported),
+    ("NO_SUCH_KEYSPACE", Kind::NoSuchKeyspace),
+    ("SESSION_ENDED", Kind::SessionEnded),
+    ("BELOW_WINDOW", Kind::SessionEnded),
+    ("UNAVAILABLE", Kind::Unavailable),
+    ("NESTED_TOO_DEEP", Kind::NestedTooDeep),
+    ("MALFORMED", Kind::Malformed),
+    ("BROKEN", Kind::Broken),
+    ("TOO_MANY_SESSIONS", Kind::Exhausted),
+];
+
+impl Kind {
+    /// The kind behind a server's `trefoil-reason`.
+    pub(crate) fn of_word(word: &str) -> Kind {
+        WORDS.iter().find(|(known, _)| *known == word).map_or(Kind::Other, |(_, kind)| *kind)
+    }
+}
+
+/// A call that did not succeed.
+///
+/// ```
+/// # trefoil_client::doctest::run(|endpoint| async move {
+/// use trefoil_client::{Client, Kind, Outcome};
+///
+/// let client = Client::connect([endpoint]).await?;
+/// let error = client.put("", "a key must not be empty").await.unwrap_err();
+/// assert_eq!(error.outcome(), Outcome::Refused);
+/// assert_eq!(error.kind(), Kind::EmptyKey);
+/// # Ok::<(), trefoil_client::Error>(())
+/// # });
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    kind: Kind,
+    outcome: Outcome,
+    reason: String,
+    message: String,
+    leader: Option<NodeId>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: Kind, outcome: Outcome, message: impl Into<String>) -> Error {
+        Error { kind, outcome, reason: String::new(), message: message.into(), leader: None }
+    }
+
+    /// What the caller may assume.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The server's word for it (`trefoil-reason`); empty when no server said one.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Who leads the partition, when the server said so.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    pub(crate) fn with_reason(mut self, reason: &str) -> Error {
+        self.reason = reason.to_owned();
+        self
+    }
+
+    pub(crate) fn with_leader(mut self, leader: Option<NodeId>) -> Error {
+        self.leader = leader;
+        self
+    }
+
+    pub(crate) fn with_outcome(mut self, outcome: Outcome) -> Error {
+        self.outcome = outcome;
+        self
+    }
+
+    /// Says more behind the message.
+    pub(crate) fn adding(mut self, more: impl std::fmt::Display) -> Error {
+        self.message = format!("{} ({more})", self.message);
+        self
+    }
+}

@@ -1,0 +1,150 @@
+//! Which failed attempts are repeated, and when: the whole policy.
+//!
+//! An attempt is repeated only when that is harmless: a request that was surely not done always is, a read or a write
+//! within a session also when its fate is unknown, anything refused never. Repeating goes on until the deadline, at
+//! once the first time (to the next node), then with pauses that double and are jittered.
+//!
+//! Invariant: once an attempt's fate was unknown, no later failure makes the call's outcome better than unknown.
+
+use std::time::Duration;
+
+use trefoil_world::clock::Instant;
+use trefoil_world::random;
+
+use crate::error::{Error, Kind, Outcome};
+
+/// The second pause; the first is none.
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(250);
+
+/// Whether a call changes anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
+/// When an attempt may be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// One attempt.
+    Never,
+    /// After failures that surely did nothing.
+    WhenNotDone,
+    /// Also when it is not known what became of the attempt.
+    Freely,
+}
+
+impl Repeat {
+    fn allows(self, outcome: Outcome) -> bool {
+        match (self, outcome) {
+            (Repeat::Never, _) | (_, Outcome::Refused) | (Repeat::WhenNotDone, Outcome::Unknown) => false,
+            (Repeat::WhenNotDone | Repeat::Freely, Outcome::NotDone) | (Repeat::Freely, Outcome::Unknown) => true,
+        }
+    }
+}
+
+/// The attempts of one call.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    repeat: Repeat,
+    deadline: Instant,
+    /// How long the first attempt that may be cut short is given; later ones get more.
+    patience: Duration,
+    failed: u32,
+    maybe_done: bool,
+}
+
+impl Tries {
+    pub(crate) fn new(repeat: Repeat, deadline: Instant, patience: Duration) -> Tries {
+        Tries { repeat, deadline, patience, failed: 0, maybe_done: false }
+    }
+
+    /// When the attempt that begins now is given up, so that another node can be asked. Only what may be repeated
+    /// freely is cut short.
+    pub(crate) fn attempt_deadline(&self, now: Instant) -> Instant {
+        match self.repeat {
+            Repeat::Freely => self.deadline.min(now + self.patience * 2_u32.pow(self.failed.min(10))),
+            Repeat::Never | Repeat::WhenNotDone => self.deadline,
+        }
+    }
+
+    /// What is left of the call's time.
+    pub(crate) fn left(&self, now: Instant) -> Duration {
+        self.deadline.saturating_duration_since(now)
+    }
+
+    /// How long to wait before the next attempt.
+    ///
+    /// # Errors
+    /// The call's error when there will be none.
+    pub(crate) fn after(&mut self, error: Error, now: Instant) -> Result<Duration, Error> {
+        self.maybe_done |= error.outcome() == Outcome::Unknown;
+        let pause = self.pause();
+        self.failed += 1;
+        // A session that forgot the request answers the same for ever.
+        let hopeless = error.kind() == Kind::SessionEnded;
+        if hopeless || !self.repeat.allows(error.outcome()) || now + pause >= self.deadline {
+            return Err(self.conclude(error));
+        }
+        Ok(pause)
+    }
+
+    fn conclude(&self, error: Error) -> Error {
+        let error = match self.failed {
+            0 | 1 => error,
+            attempts => error.adding(format_args!("{attempts} attempts")),
+        };
+        match (self.maybe_done, error.outcome()) {
+            (true, Outcome::NotDone) => error.with_outcome(Outcome::Unknown),
+            (true, Outcome::Unknown | Outcome::Refused) | (false, _) => error,
+        }
+    }
+
+    fn pause(&self) -> Duration {
+        if self.failed == 0 {
+            return Duration::ZERO;
+        }
+        let full = (PAUSE_MIN * 2_u32.pow(self.failed.min(10) - 1)).min(PAUSE_MAX);
+        // Between half and the whole of it, so that many clients do not come back at once.
+        full / 2 + Duration::from_nanos(random::next_u64() % (full.as_nanos() as u64 / 2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_world::clock;
+
+    fn failed(outcome: Outcome) -> Error {
+        Error::new(Kind::Other, outcome, "failed")
+    }
+
+    fn tries(repeat: Repeat, seconds: u64) -> (Tries, Instant) {
+        let now = clock::now();
+        (Tries::new(repeat, now + Duration::from_secs(seconds), Duration::from_secs(2)), now)
+    }
+
+    #[tokio::test]
+    async fn a_write_that_may_be_done_is_never_repeated() {
+        let (mut writes, now) = tries(Repeat::WhenNotDone, 5);
+        assert_eq!(writes.after(failed(Outcome::NotDone), now).ok(), Some(Duration::ZERO));
+        assert!(writes.after(failed(Outcome::NotDone), now).is_ok_and(|pause| !pause.is_zero()));
+        let error = writes.after(failed(Outcome::Unknown), now).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_attempt_stays_unknown() {
+        let (mut session, now) = tries(Repeat::Freely, 5);
+        assert!(session.after(failed(Outcome::Unknown), now).is_ok());
+        let error = session.after(failed(Outcome::NotDone), now + Duration::from_secs(6)).unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+
+    #[tokio::test]
+    async fn refused_and_switched_off_end_at_once() {
+        assert!(tries(Repeat::Freely, 5).0.after(failed(Outcome::Refused), clock::now()).is_err());
+        assert!(tries(Repeat::Never, 5).0.after(failed(Outcome::NotDone), clock::now()).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! Reads a failed attempt: what does this gRPC status, or this silence, mean for the caller?
+//!
+//! The server's own words (`trefoil-outcome`, `trefoil-reason`) count first. Without them the status came from
+//! something below the API — the transport here, or the HTTP/2 layer there — and the question is whether the request
+//! was sent: `wire.rs` knows. Codes by which a server refuses a request before it looks at it are refusals.
+
+use std::error::Error as _;
+
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+use trefoil_placement::NodeId;
+
+use crate::address::Address;
+use crate::error::{Error, Kind, Outcome};
+use crate::retry::Access;
+
+/// A failed attempt.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: Error,
+    /// Whether the asked node was heard at all; if not, others are asked first for a while.
+    pub(crate) answered: bool,
+}
+
+/// What a status means. `sent`: the request, or a part of it, may have left this process.
+pub(crate) fn read(status: &Status, sent: bool, access: Access, asked: &Address) -> Failure {
+    let answered = status.source().is_none() && sent;
+    match outcome_word(status.metadata()) {
+        Some(outcome) => Failure { error: worded(status, weigh(outcome, access)), answered: true },
+        None => Failure { error: unworded(status, sent, access).adding(asked), answered },
+    }
+}
+
+/// What it means that the attempt's time passed.
+pub(crate) fn timed_out(sent: bool, access: Access, asked: &Address) -> Failure {
+    let error = if sent {
+        Error::new(Kind::Deadline, weigh(Outcome::Unknown, access), "the deadline passed without an answer")
+    } else {
+        Error::new(Kind::Unreachable, Outcome::NotDone, "the deadline passed before a connection was made")
+    };
+    Failure { error: error.adding(asked), answered: false }
+}
+
+/// Whatever became of a read, it changed nothing.
+fn weigh(outcome: Outcome, access: Access) -> Outcome {
+    match (outcome, access) {
+        (Outcome::Unknown, Access::Read) => Outcome::NotDone,
+        (Outcome::Unknown, Access::Write) | (Outcome::NotDone | Outcome::Refused, _) => outcome,
+    }
+}
+
+fn outcome_word(metadata: &MetadataMap) -> Option<Outcome> {
+    let word = text(metadata, "trefoil-outcome")?;
+    [Outcome::NotDone, Outcome::Unknown, Outcome::Refused].into_iter().find(|outcome| outcome.name() == word)
+}
+
+fn worded(status: &Status, outcome: Outcome) -> Error {
+    let reason = text(status.metadata(), "trefoil-reason").unwrap_or_default();
+    let leader = text(status.metadata(), "trefoil-leader").and_then(|id| id.parse().ok()).map(NodeId);
+    Error::new(Kind::of_word(reason), outcome, status.message()).with_reason(reason).with_leader(leader)
+}
+
+fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
+    metadata.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn unworded(status: &Status, sent: bool, access: Access) -> Error {
+    let local = status.source().is_some();
+    match refusal(status.code()) {
+        Some(kind) if !local => Error::new(kind, Outcome::Refused, status.message()),
+        Some(_) | None if !sent => {
+            Error::new(Kind::Unreachable, Outcome::NotDone, format!("no connection: {}", root_cause(status)))
+        }
+        Some(_) | None => Error::new(lost(status), weigh(Outcome::Unknown, access), lost_message(status)),
+    }
+}
+
+/// The kind of a code with which servers refuse what they have not begun.
+fn refusal(code: Code) -> Option<Kind> {
+    match code {
+        // The gRPC layer's answer to a message over its limit.
+        Code::OutOfRange => Some(Kind::MessageTooLarge),
+        Code::Unimplemented => Some(Kind::Unsupported),
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Unauthenticated => Some(Kind::Other),
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => None,
+    }
+}
+
+fn lost(status: &Status) -> Kind {
+    if is_timeout(status) { Kind::Deadline } else { Kind::ConnectionLost }
+}
+
+fn lost_message(status: &Status) -> String {
+    if is_timeout(status) {
+        "the deadline passed without an answer".to_owned()
+    } else {
+        format!("the connection was lost: {}", root_cause(status))
+    }
+}
+
+fn is_timeout(status: &Status) -> bool {
+    let ours = || {
+        let mut cause = status.source();
+        std::iter::from_fn(move || {
+            let this = cause?;
+            cause = this.source();
+            Some(this)
+        })
+        .any(|cause| cause.is::<tonic::TimeoutExpired>())
+    };
+    status.code() == Code::DeadlineExceeded || ours()
+}
+
+/// The innermost error says what happened; the outer ones only where.
+fn root_cause(status: &Status) -> String {
+    let mut cause = status.source();
+    let mut said = status.message().to_owned();
+    while let Some(this) = cause {
+        said = this.to_string();
+        cause = this.source();
+    }
+    said
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked() -> Address {
+        Address::parse("n1:2379").expect("an address")
+    }
+
+    fn outcome(status: &Status, sent: bool, access: Access) -> Outcome {
+        read(status, sent, access, &asked()).error.outcome()
+    }
+
+    #[test]
+    fn the_servers_words_count_first() {
+        let mut status = Status::unavailable("not the leader");
+        for (name, word) in [("trefoil-outcome", "not-done"), ("trefoil-reason", "NOT_LEADER"), ("trefoil-leader", "3")]
+        {
+            status.metadata_mut().insert(name, word.parse().expect("ASCII"));
+        }
+        let failure = read(&status, true, Access::Write, &asked());
+        assert_eq!(failure.error.outcome(), Outcome::NotDone);
+        assert_eq!(failure.error.kind(), Kind::NotLeader);
+        assert_eq!(failure.error.leader(), Some(NodeId(3)));
+        assert!(failure.answered);
+    }
+
+    #[test]
+    fn without_words_it_matters_whether_it_was_sent() {
+        assert_eq!(outcome(&Status::unavailable("x"), true, Access::Write), Outcome::Unknown);
+        assert_eq!(outcome(&Status::unavailable("x"), false, Access::Write), Outcome::NotDone);
+        assert_eq!(outcome(&Status::unavailable("x"), true, Access::Read), Outcome::NotDone);
+        assert_eq!(outcome(&Status::out_of_range("x"), true, Access::Write), Outcome::Refused);
+        assert_eq!(timed_out(true, Access::Write, &asked()).error.outcome(), Outcome::Unknown);
+        assert_eq!(timed_out(false, Access::Write, &asked()).error.kind(), Kind::Unreachable);
+    }
+}

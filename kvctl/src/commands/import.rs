@@ -1,0 +1,176 @@
+//! `import DIR --prefix P`: each regular file below DIR under the key P + relative path.
+//!
+//! Many files are on their way at once, over one session, so that repeating after a lost answer writes nothing twice
+//! and each key's version stays 1. A file the server refuses is named and the rest goes on; when a file was not
+//! stored for a whole minute the cluster is gone, and the import ends.
+//!
+//! Invariants:
+//!
+//! * Keys are the bytes of paths, UTF-8 or not.
+//! * No symbolic link is followed below DIR, and nothing but regular files is opened.
+//! * At most [`BUDGET_KIB`] of files are in memory.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream::{self, StreamExt};
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::Semaphore;
+use trefoil_client::{Error, Outcome, Session};
+use trefoil_world::task;
+
+use super::connect;
+use crate::args::{Global, Import};
+use crate::exit::{Exit, Failure};
+use crate::output::{Cell, Output, Sheet};
+
+mod tree;
+
+use tree::{File, Found};
+
+/// Files on their way at once.
+const IN_FLIGHT: usize = 64;
+/// Kibibytes of files in memory at once.
+const BUDGET_KIB: u32 = 64 * 1024;
+/// A larger file is not even read: no server takes one in a single message.
+const FILE_MAX: u64 = 64 * 1024 * 1024;
+/// How long a file may take, at least: longer than any election.
+const FILE_TIME_MIN: Duration = Duration::from_secs(60);
+
+/// What became of a file.
+enum Fate {
+    Stored {
+        bytes: u64,
+    },
+    /// Not stored, for a reason of its own; the rest goes on.
+    Left(String),
+    /// Not stored, or perhaps stored, because the cluster does not answer.
+    Failed(Error),
+}
+
+/// What became of all of them.
+#[derive(Default)]
+struct Tally {
+    stored: u64,
+    bytes: u64,
+    left: u64,
+}
+
+/// Stores the files. Exits 3 when one could not be stored.
+pub async fn run(args: Import, global: &Global, output: &mut Output) -> Result<Exit, Failure> {
+    let found = find(args.dir.clone()).await?;
+    let timeout = global.timeout.max(FILE_TIME_MIN);
+    let session = connect(global).await?.open_session().timeout(timeout).await?;
+    let bar = progress(found.files.len() as u64);
+    let mut tally = Tally::default();
+    for unreadable in &found.unreadable {
+        tally.note(Path::new(""), Fate::Left(unreadable.clone()), &bar)?;
+    }
+    let done = store_all(found.files, &session, &args.prefix, timeout, &bar, &mut tally).await;
+    bar.finish_and_clear();
+    print(&tally, found.skipped, output)?;
+    done?;
+    // A session that stays open ends by itself.
+    let _ = session.close().await;
+    Ok(if tally.left == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+async fn find(dir: PathBuf) -> Result<Found, Failure> {
+    let shown = dir.display().to_string();
+    let cannot = |error: io::Error| Failure::Local(format!("cannot read {shown}: {error}"));
+    task::blocking(move || tree::walk(&dir)).await.map_err(cannot)?.map_err(cannot)
+}
+
+async fn store_all(
+    files: Vec<File>,
+    session: &Session,
+    prefix: &Bytes,
+    timeout: Duration,
+    bar: &ProgressBar,
+    tally: &mut Tally,
+) -> Result<(), Failure> {
+    let budget = Semaphore::new(BUDGET_KIB as usize);
+    let store = |file: File| {
+        let budget = &budget;
+        async move {
+            let fate = store(&file, session, prefix, timeout, budget).await;
+            (file, fate)
+        }
+    };
+    let mut fates = stream::iter(files).map(store).buffer_unordered(IN_FLIGHT);
+    while let Some((file, fate)) = fates.next().await {
+        tally.note(&file.path, fate, bar)?;
+        bar.inc(1);
+    }
+    Ok(())
+}
+
+async fn store(file: &File, session: &Session, prefix: &Bytes, timeout: Duration, budget: &Semaphore) -> Fate {
+    if file.size > FILE_MAX {
+        return Fate::Left(format!("a file of {} bytes is over the limit of {FILE_MAX}", file.size));
+    }
+    let kib = u32::try_from(file.size.div_ceil(1024)).unwrap_or(BUDGET_KIB).clamp(1, BUDGET_KIB);
+    let Ok(_room) = budget.acquire_many(kib).await else {
+        return Fate::Left("the import is ending".to_owned());
+    };
+    let value = match read(file.path.clone()).await {
+        Ok(value) => value,
+        Err(error) => return Fate::Left(error.to_string()),
+    };
+    let bytes = value.len() as u64;
+    let key = [&prefix[..], &file.relative].concat();
+    match session.put(key, value).timeout(timeout).await {
+        Ok(_) => Fate::Stored { bytes },
+        Err(error) => match error.outcome() {
+            Outcome::Refused => Fate::Left(error.to_string()),
+            Outcome::NotDone | Outcome::Unknown => Fate::Failed(error),
+        },
+    }
+}
+
+async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
+    task::blocking(move || tree::read(&path, FILE_MAX)).await?
+}
+
+impl Tally {
+    fn note(&mut self, path: &Path, fate: Fate, bar: &ProgressBar) -> Result<(), Failure> {
+        match fate {
+            Fate::Stored { bytes } => {
+                self.stored += 1;
+                self.bytes += bytes;
+            }
+            Fate::Left(why) => {
+                self.left += 1;
+                let path = path.display();
+                bar.suspend(|| eprintln!("kvctl: not stored: {path}: {why}"));
+            }
+            Fate::Failed(error) => {
+                let path = path.display();
+                bar.suspend(|| eprintln!("kvctl: the import ends at {path}"));
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print(tally: &Tally, skipped: u64, output: &mut Output) -> Result<(), Failure> {
+    let mut sheet = Sheet::new(&["stored", "bytes", "not_stored", "skipped"]);
+    sheet.push([tally.stored, tally.bytes, tally.left, skipped].map(Cell::Number).to_vec());
+    Ok(output.sheet(&sheet)?)
+}
+
+/// A bar on a terminal, nothing elsewhere.
+fn progress(files: u64) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {per_sec}, {eta} left");
+    let bar = ProgressBar::new(files);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,29 @@
+//! Trefoil's admin CLI as a library, so that tests can use its parts.
+//!
+//! `args.rs` turns words into checked types, `commands/` has a file per command, `output.rs` prints what they found,
+//! `exit.rs` says what a script may conclude. Only data goes to stdout; all else goes to stderr.
+
+pub mod args;
+pub mod commands;
+pub mod encoding;
+pub mod exit;
+pub mod output;
+mod question;
+pub mod txn;
+
+use args::Args;
+use exit::Exit;
+
+/// Runs one command, and says on stderr what went wrong if something did.
+pub async fn run(args: Args) -> Exit {
+    match commands::run(args).await {
+        Ok(exit) => exit,
+        Err(failure) => {
+            let exit = failure.exit();
+            if exit != Exit::Ok {
+                eprintln!("kvctl: {failure}");
+            }
+            exit
+        }
+    }
+}

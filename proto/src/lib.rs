@@ -1,0 +1,17 @@
+//! Generated messages and services. The documentation is in the .proto files; byte fields are `Bytes`, decoded
+//! without a copy.
+
+#![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+
+/// The native API.
+pub mod v1 {
+    tonic::include_proto!("trefoil.v1");
+}
+
+/// What nodes say to each other.
+pub mod peer {
+    tonic::include_proto!("trefoil.peer.v1");
+}
+
+/// The compiled files, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,77 @@
+//! The edges: gRPC in, domain calls, gRPC out. Proto types end here.
+
+pub mod accept;
+pub mod cluster;
+pub mod convert;
+pub mod kv;
+pub mod peer;
+pub mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use tonic::Request;
+use trefoil_store::mvcc::Limits;
+use trefoil_world::clock::{self, Instant};
+
+use crate::cluster::identity::Identity;
+use crate::error::Error;
+use crate::router::Router;
+
+/// What a member of a cluster serves clients with.
+pub struct Serving {
+    pub identity: Identity,
+    pub name: String,
+    pub router: Arc<Router>,
+    pub limits: Limits,
+    pub message_bytes_max: usize,
+    pub request_timeout: Duration,
+    pub health: Arc<crate::node::Health>,
+}
+
+/// Filled once the node is a member; empty while the cluster is forming.
+pub type MaybeServing = Arc<ArcSwapOption<Serving>>;
+
+/// The serving part, or why there is none.
+pub fn serving(serving: &MaybeServing) -> Result<Arc<Serving>, Error> {
+    serving.load_full().ok_or_else(|| Error::Unavailable { why: "this node is not a member of a cluster yet".into() })
+}
+
+/// When a request must be answered: by its own grpc-timeout, less what the answer needs, or by the default.
+pub fn deadline<T>(request: &Request<T>, default: Duration) -> Instant {
+    let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
+    let given = header.and_then(parse_timeout);
+    let timeout = given.map_or(default, |given| given.saturating_sub((given / 10).min(Duration::from_millis(20))));
+    clock::now() + timeout.min(Duration::from_secs(3600))
+}
+
+/// gRPC's form: at most eight digits and a unit.
+fn parse_timeout(header: &str) -> Option<Duration> {
+    let (digits, unit) = header.split_at_checked(header.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_timeouts() {
+        assert_eq!(parse_timeout("5S"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!([parse_timeout(""), parse_timeout("5"), parse_timeout("123456789S"), parse_timeout("é")], [None; 4]);
+    }
+}

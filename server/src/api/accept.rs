@@ -1,0 +1,87 @@
+//! Accepting connections: bounded in number, each counted until it closes.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::Connected;
+use tracing::warn;
+use trefoil_world::net;
+
+/// One accepted connection; its place is free again when it is dropped.
+pub struct Connection {
+    stream: net::Stream,
+    _place: OwnedSemaphorePermit,
+}
+
+/// The connections of `listener`, at most `max` at a time; more are closed at once.
+pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
+    let places = Arc::new(Semaphore::new(max));
+    let (accepted, stream) = tokio::sync::mpsc::channel(1);
+    trefoil_world::task::spawn(async move {
+        loop {
+            let (connection, from) = tokio::select! {
+                () = accepted.closed() => return,
+                next = listener.accept() => match next {
+                    Ok(next) => next,
+                    Err(error) => {
+                        warn!("cannot accept a connection: {error}");
+                        trefoil_world::clock::sleep(std::time::Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+            };
+            match places.clone().try_acquire_owned() {
+                Ok(place) => {
+                    if accepted.send(Ok(Connection { stream: connection, _place: place })).await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => warn!("connection from {from} closed: there are {max} already, the limit"),
+            }
+        }
+    });
+    tokio_stream::wrappers::ReceiverStream::new(stream)
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

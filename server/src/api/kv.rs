@@ -1,0 +1,330 @@
+//! The `Kv` service: convert, call the router, convert back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use prost::Message;
+use tonic::{Request, Response, Status};
+use trefoil_causality::Revision;
+use trefoil_proto::v1::{self, kv_server::Kv};
+use trefoil_store::command::{
+    Command, Compare, DeleteOp, KeyRange, Op, Outcome, PutOp, RangeEnd, RangeOp, Reply, RequestId, Txn,
+};
+use trefoil_store::mvcc;
+use trefoil_world::clock::Instant;
+
+use crate::api::{MaybeServing, Serving, convert, deadline, serving};
+use crate::error::Error;
+use crate::replication::leader::Scan;
+
+/// Bytes of a scan's chunk, about; one pair may exceed it.
+const CHUNK_BYTES: usize = 512 << 10;
+/// Pairs of a scan's first page, before it is known how large they are.
+const FIRST_PAGE_PAIRS: u64 = 32;
+const PAGE_PAIRS_MAX: u64 = 4096;
+/// Chunks that wait for a slow reader.
+const CHUNKS_MAX: usize = 2;
+const CONTINUATION_FORMAT: u8 = 1;
+
+/// See the file's head.
+pub struct KvService {
+    pub serving: MaybeServing,
+}
+
+/// What every handler needs.
+struct Call {
+    serving: Arc<Serving>,
+    keyspace: String,
+    request_id: Option<RequestId>,
+    deadline: Instant,
+}
+
+impl KvService {
+    fn begin<T: Message>(
+        &self,
+        request: &Request<T>,
+        header: Option<v1::RequestHeader>,
+    ) -> Result<Call, Error> {
+        let serving = serving(&self.serving)?;
+        let (actual, limit) = (request.get_ref().encoded_len(), serving.message_bytes_max);
+        if actual > limit {
+            return Err(Error::TooLarge { what: "a request", actual, limit });
+        }
+        let header = header.unwrap_or_default();
+        let deadline = deadline(request, serving.request_timeout);
+        let request_id = convert::request_id(&header)?;
+        Ok(Call { serving, keyspace: header.keyspace, request_id, deadline })
+    }
+}
+
+impl Call {
+    fn header(&self, revision: Revision) -> Option<v1::ResponseHeader> {
+        let identity = &self.serving.identity;
+        Some(v1::ResponseHeader {
+            cluster_id: Bytes::copy_from_slice(&identity.cluster.0.to_be_bytes()),
+            node_id: identity.node.0,
+            revision: revision.0,
+            map_version: self.serving.router.map.load().version.0,
+        })
+    }
+
+    /// Checks and carries out an operation.
+    async fn execute(&self, op: Op) -> Result<(Revision, Reply), Error> {
+        mvcc::check(&op, &self.serving.limits)?;
+        let grows = matches!(op, Op::Put(_) | Op::Txn(_));
+        if grows && self.serving.health.disk_full() {
+            return Err(Error::Exhausted { what: "free disk space", limit: self.serving.health.free_space_floor() });
+        }
+        self.command(Command::Op(op)).await
+    }
+
+    async fn command(&self, command: Command) -> Result<(Revision, Reply), Error> {
+        let Outcome { revision, result } =
+            self.serving.router.write(&self.keyspace, command, self.request_id, self.deadline).await?;
+        Ok((revision, result?))
+    }
+}
+
+/// An operation, alone or under a condition.
+fn conditional(op: Op, compare: Option<Compare>) -> Op {
+    match compare {
+        None => op,
+        Some(compare) => Op::Txn(Txn { compares: vec![compare], success: vec![op], failure: Vec::new() }),
+    }
+}
+
+/// The reply of a conditional operation; `None` when the condition did not hold.
+fn unwrap_conditional(reply: Reply) -> Option<Reply> {
+    match reply {
+        Reply::Txn { succeeded: true, replies } => replies.into_iter().next(),
+        Reply::Txn { succeeded: false, .. } => None,
+        reply @ (Reply::Range(_)
+        | Reply::Put { .. }
+        | Reply::Delete { .. }
+        | Reply::Compacted
+        | Reply::SessionOpened { .. }
+        | Reply::SessionClosed) => Some(reply),
+    }
+}
+
+fn other_question() -> Status {
+    Error::Broken { why: "an answer to another question".into() }.into()
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let get = request.into_inner();
+        let consistency = convert::consistency(get.consistency, &get.context)?;
+        let range = KeyRange { key: get.key, end: RangeEnd::Single };
+        let op = RangeOp {
+            revision: convert::revision(get.revision),
+            keys_only: get.keys_only,
+            ..RangeOp::all(range)
+        };
+        mvcc::check(&Op::Range(op.clone()), &call.serving.limits).map_err(Error::from)?;
+        let answer = call.serving.router.read(&call.keyspace, op, consistency, call.deadline).await?;
+        Ok(Response::new(v1::GetResponse {
+            header: call.header(answer.revision),
+            values: convert::pairs(answer.reply.pairs),
+            context: convert::context(answer.revision),
+            consistency: Some(convert::effective(answer.effective)),
+        }))
+    }
+
+    async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
+        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let put = request.into_inner();
+        let compare = convert::condition(&put.key, put.condition)?;
+        let op =
+            PutOp { key: put.key, value: Some(put.value), lease: Some(put.lease), previous: put.previous };
+        let (revision, reply) = call.execute(conditional(Op::Put(op), compare)).await?;
+        let (written, previous) = match unwrap_conditional(reply) {
+            Some(Reply::Put { previous }) => (true, previous),
+            None => (false, None),
+            Some(_) => return Err(other_question()),
+        };
+        Ok(Response::new(v1::PutResponse {
+            header: call.header(revision),
+            written,
+            previous: previous.map(convert::pair),
+            context: convert::context(revision),
+        }))
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let delete = request.into_inner();
+        let range = convert::key_range(delete.range)?;
+        if delete.condition.is_some() && range.end != RangeEnd::Single {
+            return Err(Error::Malformed { field: "condition", why: "is only for a single key".into() }.into());
+        }
+        let compare = convert::condition(&range.key, delete.condition)?;
+        let op = DeleteOp { range, previous: delete.previous };
+        let (revision, reply) = call.execute(conditional(Op::Delete(op), compare)).await?;
+        let (carried_out, deleted, previous) = match unwrap_conditional(reply) {
+            Some(Reply::Delete { deleted, previous }) => (true, deleted, previous),
+            None => (false, 0, Vec::new()),
+            Some(_) => return Err(other_question()),
+        };
+        Ok(Response::new(v1::DeleteResponse {
+            header: call.header(revision),
+            carried_out,
+            deleted,
+            previous: convert::pairs(previous),
+            context: convert::context(revision),
+        }))
+    }
+
+    type ScanStream = Pin<Box<dyn Stream<Item = Result<v1::ScanResponse, Status>> + Send>>;
+
+    async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
+        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let scan = request.into_inner();
+        let op = RangeOp {
+            range: convert::key_range(scan.range)?,
+            limit: (scan.limit != 0).then_some(scan.limit),
+            revision: convert::revision(scan.revision),
+            descending: scan.reverse,
+            keys_only: scan.keys_only,
+            count: scan.count,
+            count_only: scan.count_only,
+        };
+        let op = resume(op, &scan.continuation)?;
+        let consistency = convert::consistency(scan.consistency, &scan.context)?;
+        let pinned = call.serving.router.scan(&call.keyspace, consistency, call.deadline).await?;
+        let (chunks, stream) = tokio::sync::mpsc::channel(CHUNKS_MAX);
+        trefoil_world::task::spawn(async move {
+            if let Err(error) = send_chunks(&call, &pinned, op, &chunks).await {
+                // A reader that hung up needs no error.
+                drop(chunks.send(Err(error.into())).await);
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
+    }
+
+    async fn txn(&self, request: Request<v1::TxnRequest>) -> Result<Response<v1::TxnResponse>, Status> {
+        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let txn = convert::txn(request.into_inner().txn)?;
+        let (revision, reply) = call.execute(Op::Txn(txn)).await?;
+        let Reply::Txn { succeeded, replies } = reply else { return Err(other_question()) };
+        Ok(Response::new(v1::TxnResponse {
+            header: call.header(revision),
+            succeeded,
+            replies: replies.into_iter().map(convert::op_reply).collect::<Result<_, _>>()?,
+            context: convert::context(revision),
+            consistency: None,
+        }))
+    }
+
+    async fn open_session(
+        &self,
+        request: Request<v1::OpenSessionRequest>,
+    ) -> Result<Response<v1::OpenSessionResponse>, Status> {
+        let mut call = self.begin(&request, request.get_ref().header.clone())?;
+        call.request_id = None;
+        let (revision, reply) = call.command(Command::OpenSession).await?;
+        let Reply::SessionOpened { session } = reply else { return Err(other_question()) };
+        Ok(Response::new(v1::OpenSessionResponse { header: call.header(revision), session }))
+    }
+
+    async fn close_session(
+        &self,
+        request: Request<v1::CloseSessionRequest>,
+    ) -> Result<Response<v1::CloseSessionResponse>, Status> {
+        let mut call = self.begin(&request, request.get_ref().header.clone())?;
+        call.request_id = None;
+        let (revision, _) = call.command(Command::CloseSession(request.get_ref().session)).await?;
+        Ok(Response::new(v1::CloseSessionResponse { header: call.header(revision) }))
+    }
+
+    async fn compact(&self, request: Request<v1::CompactRequest>) -> Result<Response<v1::CompactResponse>, Status> {
+        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let (revision, _) = call.command(Command::Compact(Revision(request.get_ref().revision))).await?;
+        Ok(Response::new(v1::CompactResponse { header: call.header(revision) }))
+    }
+}
+
+async fn send_chunks(
+    call: &Call,
+    pinned: &Scan,
+    op: RangeOp,
+    chunks: &tokio::sync::mpsc::Sender<Result<v1::ScanResponse, Status>>,
+) -> Result<(), Error> {
+    mvcc::check(&Op::Range(op.clone()), &call.serving.limits)?;
+    let at = op.revision.unwrap_or(pinned.revision());
+    let mut left = op.limit;
+    let mut page = RangeOp { count: false, revision: Some(at), ..op.clone() };
+    let mut size = FIRST_PAGE_PAIRS;
+    loop {
+        page.limit = Some(left.map_or(size, |left| left.min(size)));
+        let mut found = if op.count_only { Default::default() } else { pinned.page(page.clone()).await? };
+        let taken = found.pairs.len() as u64;
+        let bytes: usize = found.pairs.iter().map(|pair| pair.key.len() + pair.value.len() + 32).sum();
+        left = left.map(|left| left - taken);
+        let more = found.more;
+        let last = !more || left == Some(0) || op.count_only;
+        let next = found.pairs.last().map(|pair| pair.key.clone());
+        let chunk = v1::ScanResponse {
+            header: call.header(pinned.revision()),
+            pairs: convert::pairs(std::mem::take(&mut found.pairs)),
+            continuation: match (&next, last) {
+                (Some(next), false) => continuation(at, next),
+                (Some(_), true) | (None, _) => Bytes::new(),
+            },
+            more: last && more,
+            count: if last { count(pinned, &op, at).await? } else { None },
+            context: convert::context(pinned.revision()),
+            consistency: Some(convert::effective(pinned.effective)),
+        };
+        if chunks.send(Ok(chunk)).await.is_err() || last {
+            return Ok(());
+        }
+        if let Some(next) = next {
+            page = behind(page, &next);
+        }
+        size = (size * CHUNK_BYTES as u64 / bytes.max(1) as u64).clamp(1, PAGE_PAIRS_MAX);
+    }
+}
+
+async fn count(pinned: &Scan, op: &RangeOp, at: Revision) -> Result<Option<u64>, Error> {
+    if !op.count && !op.count_only {
+        return Ok(None);
+    }
+    let all = RangeOp { limit: None, revision: Some(at), count_only: true, ..op.clone() };
+    Ok(pinned.page(all).await?.count)
+}
+
+/// The rest of a range behind a key.
+fn behind(op: RangeOp, key: &Bytes) -> RangeOp {
+    let range = match op.descending {
+        true => KeyRange { key: op.range.key, end: RangeEnd::Before(key.clone()) },
+        false => {
+            let mut next = key.to_vec();
+            next.push(0);
+            KeyRange { key: next.into(), end: op.range.end }
+        }
+    };
+    RangeOp { range, ..op }
+}
+
+fn continuation(at: Revision, last: &Bytes) -> Bytes {
+    let mut token = vec![CONTINUATION_FORMAT];
+    token.extend_from_slice(&at.0.to_be_bytes());
+    token.extend_from_slice(last);
+    token.into()
+}
+
+fn resume(op: RangeOp, token: &Bytes) -> Result<RangeOp, Error> {
+    match token.as_ref() {
+        [] => Ok(op),
+        [CONTINUATION_FORMAT, rest @ ..] if rest.len() > 8 && op.range.end != RangeEnd::Single => {
+            let at = Revision(u64::from_be_bytes(rest[..8].try_into().expect("8 bytes")));
+            Ok(RangeOp { revision: Some(at), ..behind(op, &token.slice(9..)) })
+        }
+        _ => Err(Error::Malformed { field: "continuation", why: "is not a token of such a scan".into() }),
+    }
+}

@@ -1,0 +1,260 @@
+//! The `Peer` service: what other nodes ask of this one.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+use trefoil_causality::ReplicaId;
+use trefoil_placement::{KeyspaceId, NodeId, PartitionId};
+use trefoil_proto::peer::peer_server::Peer;
+use trefoil_proto::peer::{
+    Failure, Frame, Introduction, IntroductionReply, Message, NotLeader, ProposeReply, ProposeRequest, ReadIndexReply,
+    ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body, propose_reply, read_index_reply,
+};
+use trefoil_store::command::{Command, Op, Outcome, Reply, RequestId, decode_command, encode_outcome};
+use trefoil_store::engine::Durability;
+use trefoil_store::key::StoreNumber;
+use trefoil_world::clock;
+
+use crate::cluster::founding::{Founder, FoundingRecord};
+use crate::cluster::identity::Acquaintances;
+use crate::error::Error;
+use crate::raft::group::RaftReplica;
+use crate::raft::state::receive_rows;
+use crate::replication::{Consistency, Replica};
+use crate::router::Router;
+
+/// Raft messages of one peer being answered at a time.
+const ANSWERS_MAX: usize = 1024;
+/// Answered frames on their way.
+const FRAMES_MAX: usize = 8;
+/// A snapshot sender that is silent for this long is given up.
+const SNAPSHOT_IDLE: Duration = Duration::from_secs(15);
+
+/// The Raft replicas of this node, by id.
+pub type RaftReplicas = BTreeMap<ReplicaId, Arc<RaftReplica>>;
+
+/// What a member of a cluster answers peers with.
+pub struct Member {
+    pub acquaintances: Arc<Acquaintances>,
+    pub rafts: Arc<ArcSwap<RaftReplicas>>,
+    pub router: Arc<Router>,
+}
+
+/// See the file's head.
+#[derive(Clone)]
+pub struct PeerService {
+    /// This node as it describes itself while a cluster forms.
+    pub me: Arc<Founder>,
+    pub initial_cluster: Arc<str>,
+    pub founding: Arc<ArcSwapOption<FoundingRecord>>,
+    pub member: Arc<ArcSwapOption<Member>>,
+}
+
+impl PeerService {
+    fn member(&self) -> Result<Arc<Member>, Status> {
+        self.member.load_full().ok_or_else(|| Status::unavailable("this node is not a member of a cluster yet"))
+    }
+}
+
+#[tonic::async_trait]
+impl Peer for PeerService {
+    type RaftStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+    async fn raft(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::RaftStream>, Status> {
+        let member = self.member()?;
+        let mut frames = request.into_inner();
+        let first = frames.message().await?.and_then(|frame| frame.hello);
+        let hello = first.ok_or_else(|| Status::invalid_argument("a stream begins with the opening words"))?;
+        let node = match member.acquaintances.meet(&hello).await {
+            Ok(node) => node,
+            Err(refused) => {
+                warn!("connection of {} refused: {refused}", NodeId(hello.node_id));
+                return Err(Status::permission_denied(format!("refused: {refused}")));
+            }
+        };
+        let (answers, stream) = mpsc::channel(FRAMES_MAX);
+        let opening = Frame { hello: Some(member.acquaintances.me().hello(Some(node))), messages: Vec::new() };
+        drop(answers.try_send(Ok(opening)));
+        trefoil_world::task::spawn(answer_frames(member, frames, answers));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotDone>, Status> {
+        let member = self.member()?;
+        let mut chunks = request.into_inner();
+        let first = next_chunk(&mut chunks).await?;
+        let hello = first.hello.ok_or_else(|| Status::invalid_argument("a snapshot begins with the opening words"))?;
+        let from = member.acquaintances.meet(&hello).await;
+        let from = from.map_err(|refused| Status::permission_denied(refused.to_string()))?;
+        let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot begins with its head"))?;
+        let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();
+        let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;
+        let ending = |error: crate::writer::Ending| Status::unavailable(error.to_string());
+        let store = raft.stores().allocate().await.map_err(ending)?;
+        info!(partition = %raft.partition, replica = %raft.replica, "receiving a snapshot from {from}");
+        let received = receive(&raft, store, chunks).await;
+        let installed = match received {
+            Ok(()) => raft.install(head, store).await.map_err(Status::internal),
+            Err(status) => Err(status),
+        };
+        match installed {
+            Ok(vote) => Ok(Response::new(SnapshotDone { vote: Some(vote) })),
+            Err(status) => {
+                warn!(replica = %raft.replica, "snapshot not installed: {}", status.message());
+                raft.stores().abandon(store);
+                Err(status)
+            }
+        }
+    }
+
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+        let member = self.member()?;
+        let ask = request.into_inner();
+        let reply = match propose(&member, ask).await {
+            Ok(outcome) => propose_reply::Reply::Outcome(encode_outcome(&outcome).into()),
+            Err(Error::NotLeader { leader }) => propose_reply::Reply::NotLeader(not_leader(leader)),
+            Err(error @ Error::Unknown { .. }) => propose_reply::Reply::Unknown(error.to_string()),
+            Err(error) => propose_reply::Reply::Refused(error.to_string()),
+        };
+        Ok(Response::new(ProposeReply { reply: Some(reply) }))
+    }
+
+    async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
+        let member = self.member()?;
+        let ask = request.into_inner();
+        let reply = match read_index(&member, &ask).await {
+            Ok(index) => read_index_reply::Reply::Index(index),
+            Err(Error::NotLeader { leader }) => read_index_reply::Reply::NotLeader(not_leader(leader)),
+            Err(error) => read_index_reply::Reply::Refused(error.to_string()),
+        };
+        Ok(Response::new(ReadIndexReply { reply: Some(reply) }))
+    }
+
+    async fn introduce(&self, _: Request<Introduction>) -> Result<Response<IntroductionReply>, Status> {
+        let founding = self.founding.load();
+        Ok(Response::new(IntroductionReply {
+            name: self.me.name.clone(),
+            storage_id: self.me.storage.0.to_be_bytes().to_vec().into(),
+            initial_cluster: self.initial_cluster.to_string(),
+            founding: founding.as_ref().map(|record| record.encode().into()).unwrap_or_default(),
+            client_address: self.me.client_address.clone(),
+            zone: self.me.zone.clone(),
+            weight: self.me.weight,
+        }))
+    }
+}
+
+async fn answer_frames(
+    member: Arc<Member>,
+    mut frames: Streaming<Frame>,
+    answers: mpsc::Sender<Result<Frame, Status>>,
+) {
+    let mut running = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(answer) = running.next(), if !running.is_empty() => {
+                let mut messages = vec![answer];
+                while let Some(Some(answer)) = running.next().now_or_never() {
+                    messages.push(answer);
+                }
+                if answers.send(Ok(Frame { hello: None, messages })).await.is_err() {
+                    return;
+                }
+            }
+            frame = frames.message(), if running.len() < ANSWERS_MAX => match frame {
+                Ok(Some(frame)) => running.extend(frame.messages.into_iter().map(|m| answer(member.clone(), m))),
+                Ok(None) | Err(_) => return,
+            },
+        }
+    }
+}
+
+async fn answer(member: Arc<Member>, message: Message) -> Message {
+    let replica = member.rafts.load().get(&ReplicaId(message.to_replica)).cloned();
+    let body = match (replica, message.body) {
+        (Some(raft), Some(body)) => raft.answer(body).await,
+        (None, _) => Body::Failure(Failure { reason: format!("no replica r{} here", message.to_replica) }),
+        (_, None) => Body::Failure(Failure { reason: "empty message".into() }),
+    };
+    Message { id: message.id, from_replica: message.to_replica, to_replica: message.from_replica, body: Some(body) }
+}
+
+async fn next_chunk(chunks: &mut Streaming<SnapshotChunk>) -> Result<SnapshotChunk, Status> {
+    match clock::timeout(SNAPSHOT_IDLE, chunks.message()).await {
+        Err(_) => Err(Status::deadline_exceeded(format!("nothing came for {SNAPSHOT_IDLE:?}"))),
+        Ok(Err(status)) => Err(status),
+        Ok(Ok(None)) => Err(Status::data_loss("the snapshot ended before its last chunk")),
+        Ok(Ok(Some(chunk))) => Ok(chunk),
+    }
+}
+
+/// Writes the rows beside the writer's queue: nobody reads them yet.
+async fn receive(
+    raft: &RaftReplica,
+    store: StoreNumber,
+    mut chunks: Streaming<SnapshotChunk>,
+) -> Result<(), Status> {
+    let mut total = 0;
+    loop {
+        let chunk = next_chunk(&mut chunks).await?;
+        if crc32fast::hash(&chunk.rows) != chunk.crc32 && !chunk.rows.is_empty() {
+            return Err(Status::data_loss("a chunk's checksum does not match"));
+        }
+        if let Some(expected) = chunk.rows_total {
+            return match expected == total {
+                true => Ok(()),
+                false => Err(Status::data_loss(format!("{total} of {expected} rows arrived"))),
+            };
+        }
+        let (batch, count) = receive_rows(chunk.rows, store).map_err(|error| Status::data_loss(error.to_string()))?;
+        total += count;
+        let engine = raft.engine().clone();
+        let written = trefoil_world::task::blocking(move || engine.write(&batch, Durability::NoSync)).await;
+        written
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::internal(error.to_string()))?;
+    }
+}
+
+fn not_leader(leader: Option<NodeId>) -> NotLeader {
+    NotLeader { leader_node_id: leader.map_or(0, |node| node.0) }
+}
+
+fn local(member: &Member, keyspace: u32, partition: u32) -> Result<Arc<Replica>, Error> {
+    let partition = PartitionId { keyspace: KeyspaceId(keyspace), index: partition };
+    member
+        .router
+        .local(partition)
+        .ok_or_else(|| Error::Unavailable { why: format!("this node holds no replica of {partition}") })
+}
+
+async fn propose(member: &Member, ask: ProposeRequest) -> Result<Outcome, Error> {
+    let replica = local(member, ask.keyspace_id, ask.partition)?;
+    let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
+    let command = decode_command(ask.command)
+        .map_err(|malformed| Error::Malformed { field: "command", why: malformed.to_string() })?;
+    if let Command::Op(Op::Range(op)) = command {
+        let answer = replica.read(op, Consistency::Linearizable, deadline).await?;
+        return Ok(Outcome { revision: answer.revision, result: Ok(Reply::Range(answer.reply)) });
+    }
+    let request = RequestId { session: ask.session, sequence: ask.sequence, acknowledged: ask.acknowledged };
+    replica.write(command, (ask.session != 0).then_some(request), deadline).await
+}
+
+async fn read_index(member: &Member, ask: &ReadIndexRequest) -> Result<u64, Error> {
+    let replica = local(member, ask.keyspace_id, ask.partition)?;
+    let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
+    match replica.as_ref() {
+        Replica::Leader(replica) => replica.read_index(deadline).await,
+    }
+}

@@ -1,0 +1,70 @@
+//! Errors as gRPC statuses: one exhaustive match. The metadata says what the caller may assume.
+
+use tonic::metadata::AsciiMetadataValue;
+use tonic::{Code, Status};
+use trefoil_store::command::Refusal;
+use trefoil_store::mvcc::Invalid;
+
+use crate::error::{Error, Outcome};
+
+/// Metadata entries of an error, see `kv.proto`.
+pub const OUTCOME: &str = "trefoil-outcome";
+pub const REASON: &str = "trefoil-reason";
+pub const LEADER: &str = "trefoil-leader";
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let (code, reason) = code(&error);
+        let mut status = Status::new(code, error.to_string());
+        let outcome = match error.outcome() {
+            Outcome::NotDone => "not-done",
+            Outcome::Unknown => "unknown",
+            Outcome::Refused => "refused",
+        };
+        let metadata = status.metadata_mut();
+        metadata.insert(OUTCOME, AsciiMetadataValue::from_static(outcome));
+        metadata.insert(REASON, AsciiMetadataValue::from_static(reason));
+        if let Error::NotLeader { leader: Some(leader) } = error {
+            metadata.insert(LEADER, AsciiMetadataValue::from(leader.0));
+        }
+        status
+    }
+}
+
+fn code(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::NotLeader { .. } => (Code::Unavailable, "NOT_LEADER"),
+        Error::Unavailable { .. } => (Code::Unavailable, "UNAVAILABLE"),
+        Error::DeadlinePassed => (Code::DeadlineExceeded, "DEADLINE"),
+        Error::Unknown { .. } => (Code::Unknown, "UNKNOWN_OUTCOME"),
+        Error::Refused(refusal) => refusal_code(refusal),
+        Error::Invalid(invalid) => (Code::InvalidArgument, invalid_reason(invalid)),
+        Error::Malformed { .. } => (Code::InvalidArgument, "MALFORMED"),
+        Error::TooLarge { .. } => (Code::InvalidArgument, "MESSAGE_TOO_LARGE"),
+        Error::Unsupported { .. } => (Code::Unimplemented, "UNSUPPORTED"),
+        Error::NoSuchKeyspace { .. } => (Code::NotFound, "NO_SUCH_KEYSPACE"),
+        Error::Exhausted { .. } => (Code::ResourceExhausted, "EXHAUSTED"),
+        Error::Broken { .. } => (Code::Internal, "BROKEN"),
+    }
+}
+
+fn refusal_code(refusal: &Refusal) -> (Code, &'static str) {
+    match refusal {
+        Refusal::Compacted { .. } => (Code::OutOfRange, "COMPACTED"),
+        Refusal::FutureRevision { .. } => (Code::OutOfRange, "FUTURE_REVISION"),
+        Refusal::KeyNotFound => (Code::FailedPrecondition, "KEY_NOT_FOUND"),
+        Refusal::LeaseNotFound { .. } => (Code::NotFound, "LEASE_NOT_FOUND"),
+        Refusal::OutcomeUnknown { .. } => (Code::Unknown, "UNKNOWN_OUTCOME"),
+        Refusal::TooManySessions { .. } => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
+    }
+}
+
+fn invalid_reason(invalid: &Invalid) -> &'static str {
+    match invalid {
+        Invalid::EmptyKey => "EMPTY_KEY",
+        Invalid::KeyTooLong { .. } => "KEY_TOO_LONG",
+        Invalid::TooManyOps { .. } => "TOO_MANY_OPS",
+        Invalid::DuplicateKey { .. } => "DUPLICATE_KEY",
+        Invalid::NestedTooDeep { .. } => "NESTED_TOO_DEEP",
+    }
+}

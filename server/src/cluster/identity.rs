@@ -1,0 +1,262 @@
+//! Who a node is, and how it knows its peers.
+//!
+//! A directory gets a **storage id** when it is first opened, and a **cluster id** and **node id** when it joins a
+//! cluster; the **start count** rises with every start. Every peer connection opens with them ([`Hello`]), and each
+//! side keeps durably the highest start count it has seen of the other, so that a wiped node, a restored copy and a
+//! second process with the same directory are told apart from the node they claim to be.
+//!
+//! Invariants:
+//!
+//! * Storage id and start count are durable before the node says a word.
+//! * A peer's higher start count is durable here before its connection is accepted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use trefoil_placement::NodeId;
+use trefoil_proto::peer::Hello;
+use trefoil_store::codec::{Decoder, Malformed, put_bytes, put_u64};
+use trefoil_store::engine::{Batch, Durability, EngineError, Family, Order, Read, Visit};
+use trefoil_store::key;
+
+use crate::writer::Writer;
+
+/// The protocol versions this build speaks.
+pub const PROTOCOL: (u32, u32) = (1, 1);
+
+const FORMAT: u8 = 1;
+
+/// Names one cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClusterId(pub u128);
+
+/// Names one data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StorageId(pub u128);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl fmt::Display for StorageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Who this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: ClusterId,
+    pub node: NodeId,
+    pub storage: StorageId,
+    pub start_count: u64,
+    /// Random per process: two processes that claim one start count differ in it.
+    pub run: u64,
+}
+
+impl Identity {
+    /// The stored part: cluster and node; storage id and start count have rows of their own.
+    pub fn encode(cluster: ClusterId, node: NodeId) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        put_bytes(&mut out, &cluster.0.to_be_bytes());
+        put_u64(&mut out, node.0);
+        out
+    }
+
+    pub fn decode(row: Bytes) -> Result<(ClusterId, NodeId), Malformed> {
+        let mut from = Decoder::new(row, "identity");
+        if from.u8()? != FORMAT {
+            return Err(from.malformed());
+        }
+        let cluster = from.bytes()?.as_ref().try_into().map_err(|_| from.malformed())?;
+        let node = NodeId(from.u64()?);
+        from.end()?;
+        Ok((ClusterId(u128::from_be_bytes(cluster)), node))
+    }
+
+    /// The opening words to `to`.
+    pub fn hello(&self, to: Option<NodeId>) -> Hello {
+        Hello {
+            cluster_id: self.cluster.0.to_be_bytes().to_vec().into(),
+            node_id: self.node.0,
+            storage_id: self.storage.0.to_be_bytes().to_vec().into(),
+            start_count: self.start_count,
+            protocol_min: PROTOCOL.0,
+            protocol_max: PROTOCOL.1,
+            to_node_id: to.map_or(0, |node| node.0),
+            run_id: self.run,
+        }
+    }
+}
+
+/// Why a peer's opening words are not believed. One line, for the log of both sides.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error("opening words are missing or malformed")]
+    Malformed,
+    #[error("it is of another cluster, {0}")]
+    OtherCluster(ClusterId),
+    #[error("it speaks protocols {min} to {max}, this node {} to {}", PROTOCOL.0, PROTOCOL.1)]
+    Protocol { min: u32, max: u32 },
+    #[error("{node} has storage id {known}, not {claimed}: its directory was replaced")]
+    OtherStorage { node: NodeId, known: StorageId, claimed: StorageId },
+    #[error("{node} has started {known} times before, this copy of it only {claimed}: an old copy was put back")]
+    OldCopy { node: NodeId, known: u64, claimed: u64 },
+    #[error("{node} is already running elsewhere with the same directory")]
+    SecondCopy { node: NodeId },
+    #[error("it is this node's own id, {0}")]
+    Myself(NodeId),
+    #[error("it looked for {wanted}, this is {this}")]
+    WrongNumber { wanted: NodeId, this: NodeId },
+    #[error("this node is ending")]
+    Ending,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    storage: StorageId,
+    start_count: u64,
+    run: u64,
+}
+
+impl Seen {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORMAT];
+        put_bytes(&mut out, &self.storage.0.to_be_bytes());
+        put_u64(&mut out, self.start_count);
+        put_u64(&mut out, self.run);
+        out
+    }
+
+    fn decode(row: Bytes) -> Result<Seen, Malformed> {
+        let mut from = Decoder::new(row, "peer record");
+        if from.u8()? != FORMAT {
+            return Err(from.malformed());
+        }
+        let storage = from.bytes()?.as_ref().try_into().map_err(|_| from.malformed())?;
+        let seen = Seen {
+            storage: StorageId(u128::from_be_bytes(storage)),
+            start_count: from.u64()?,
+            run: from.u64()?,
+        };
+        from.end()?;
+        Ok(seen)
+    }
+}
+
+/// What this node knows of its peers, and its judgement of their opening words.
+pub struct Acquaintances {
+    me: Identity,
+    writer: Writer,
+    // Asked by every connection task; held for memory work only.
+    seen: Mutex<BTreeMap<NodeId, Seen>>,
+}
+
+impl Acquaintances {
+    /// Reads what is kept of the peers, and adds the storage ids the founding record names.
+    ///
+    /// # Errors
+    /// A row is malformed, or cannot be read.
+    pub fn open(
+        me: Identity,
+        engine: &dyn Read,
+        writer: Writer,
+        founders: impl Iterator<Item = (NodeId, StorageId)>,
+    ) -> Result<Acquaintances, EngineError> {
+        let mut rows = Vec::new();
+        engine.scan(Family::Node, &key::node::peers(), Order::Ascending, &mut |key, value| {
+            rows.push((key::node::decode_peer(key), Bytes::copy_from_slice(value)));
+            Visit::Next
+        })?;
+        let mut seen: BTreeMap<NodeId, Seen> =
+            founders.map(|(node, storage)| (node, Seen { storage, start_count: 0, run: 0 })).collect();
+        for (node, row) in rows {
+            let node = node.ok_or_else(|| EngineError::Corrupt("malformed peer key".into()))?;
+            seen.insert(node, Seen::decode(row)?);
+        }
+        Ok(Acquaintances { me, writer, seen: Mutex::new(seen) })
+    }
+
+    pub fn me(&self) -> Identity {
+        self.me
+    }
+
+    /// Believes or refuses a peer's opening words. What is new in them is durable when this returns.
+    pub async fn meet(&self, hello: &Hello) -> Result<NodeId, Refused> {
+        let (node, claimed) = self.read(hello)?;
+        let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
+        if !judge(node, known, claimed)? {
+            return Ok(node);
+        }
+        let mut batch = Batch::new();
+        batch.put(Family::Node, &key::node::peer(node), &claimed.encode());
+        self.writer.write(batch, Durability::Sync).await.map_err(|_| Refused::Ending)?;
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another connection of the peer may have been met meanwhile: the higher count stays.
+        let newest = seen.entry(node).or_insert(claimed);
+        if newest.start_count <= claimed.start_count {
+            *newest = claimed;
+        }
+        Ok(node)
+    }
+
+    fn read(&self, hello: &Hello) -> Result<(NodeId, Seen), Refused> {
+        let u128_of = |bytes: &Bytes| Some(u128::from_be_bytes(bytes.as_ref().try_into().ok()?));
+        let cluster = ClusterId(u128_of(&hello.cluster_id).ok_or(Refused::Malformed)?);
+        let storage = StorageId(u128_of(&hello.storage_id).ok_or(Refused::Malformed)?);
+        let node = NodeId(hello.node_id);
+        if cluster != self.me.cluster {
+            return Err(Refused::OtherCluster(cluster));
+        }
+        if hello.protocol_min > PROTOCOL.1 || hello.protocol_max < PROTOCOL.0 {
+            return Err(Refused::Protocol { min: hello.protocol_min, max: hello.protocol_max });
+        }
+        if hello.to_node_id != 0 && hello.to_node_id != self.me.node.0 {
+            return Err(Refused::WrongNumber { wanted: NodeId(hello.to_node_id), this: self.me.node });
+        }
+        if node == self.me.node {
+            return Err(Refused::Myself(node));
+        }
+        Ok((node, Seen { storage, start_count: hello.start_count, run: hello.run_id }))
+    }
+}
+
+/// Whether what is claimed is new and must be kept.
+fn judge(node: NodeId, known: Option<Seen>, claimed: Seen) -> Result<bool, Refused> {
+    let Some(known) = known else { return Ok(true) };
+    if known.storage != claimed.storage {
+        return Err(Refused::OtherStorage { node, known: known.storage, claimed: claimed.storage });
+    }
+    if claimed.start_count < known.start_count {
+        return Err(Refused::OldCopy { node, known: known.start_count, claimed: claimed.start_count });
+    }
+    if claimed.start_count == known.start_count && claimed.run != known.run {
+        return Err(Refused::SecondCopy { node });
+    }
+    Ok(claimed != known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(storage: u128, start_count: u64, run: u64) -> Seen {
+        Seen { storage: StorageId(storage), start_count, run }
+    }
+
+    #[test]
+    fn a_peer_is_believed_only_as_itself() {
+        let node = NodeId(2);
+        assert_eq!(judge(node, None, seen(1, 1, 9)), Ok(true));
+        assert_eq!(judge(node, Some(seen(1, 1, 9)), seen(1, 1, 9)), Ok(false));
+        assert_eq!(judge(node, Some(seen(1, 1, 9)), seen(1, 2, 8)), Ok(true));
+        assert!(matches!(judge(node, Some(seen(1, 1, 9)), seen(2, 1, 9)), Err(Refused::OtherStorage { .. })));
+        assert!(matches!(judge(node, Some(seen(1, 5, 9)), seen(1, 4, 9)), Err(Refused::OldCopy { .. })));
+        assert!(matches!(judge(node, Some(seen(1, 5, 9)), seen(1, 5, 8)), Err(Refused::SecondCopy { .. })));
+    }
+}

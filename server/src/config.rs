@@ -1,0 +1,372 @@
+//! Configuration: flags over environment over file over defaults.
+//!
+//! [`RawConfig`] is what was given, all optional; [`Config`] is what holds, checked. Every default stands here, and so
+//! does every bound of a queue, message or count that an operator may change.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+use trefoil_store::mvcc::Limits;
+
+use crate::raft::group::LogKeep;
+
+/// Trefoil's server.
+#[derive(Debug, Parser)]
+#[command(name = "kvd", version, about = "Trefoil's server", disable_help_subcommand = true)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run several full nodes in this process, to try things out.
+    Dev(Dev),
+}
+
+/// Flags of `kvd dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// How many nodes.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
+    /// Where their data is kept between runs.
+    #[arg(long, default_value = "trefoil-dev")]
+    pub data_dir: PathBuf,
+    /// The first node's client port; the next ones are 100 apart, peer ports one above.
+    #[arg(long, default_value_t = 2379, value_parser = clap::value_parser!(u16).range(1..=64_000))]
+    pub base_port: u16,
+    /// error, warn, info, debug or trace.
+    #[arg(long, default_value = "warn")]
+    pub log_level: String,
+}
+
+/// Flags of a node.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// A TOML file with any of these settings, named with underscores.
+    #[arg(long, env = "KVD_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Print the settings in force as TOML and exit.
+    #[arg(long)]
+    pub print_config: bool,
+    /// Check the settings and exit.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Start a cluster of one that has lost acknowledged writes, under a new cluster id.
+    #[arg(long)]
+    pub accept_loss_of_acknowledged_writes: bool,
+    #[command(flatten)]
+    pub settings: RawConfig,
+}
+
+/// Settings as given by one source.
+#[derive(Clone, Debug, Default, Args, Serialize, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct RawConfig {
+    /// This node's name, unique in the cluster.
+    #[arg(long, env = "KVD_NAME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The folder of this node's data.
+    #[arg(long, env = "KVD_DATA_DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// Where clients are served (host:port).
+    #[arg(long, env = "KVD_LISTEN_CLIENT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_client: Option<String>,
+    /// Where the other nodes are heard (host:port).
+    #[arg(long, env = "KVD_LISTEN_PEER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen_peer: Option<String>,
+    /// All nodes of a new cluster: name=peer-address, separated by commas. Without it, a cluster of one.
+    #[arg(long, env = "KVD_INITIAL_CLUSTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial_cluster: Option<String>,
+    /// Where clients reach this node, if not at the listen address.
+    #[arg(long, env = "KVD_ADVERTISE_CLIENT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_client: Option<String>,
+    /// Where the other nodes reach this node, if not at the listen address.
+    #[arg(long, env = "KVD_ADVERTISE_PEER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advertise_peer: Option<String>,
+    /// The failure domain: copies are spread over zones.
+    #[arg(long, env = "KVD_ZONE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// This node's share of the load, relative to the others.
+    #[arg(long, env = "KVD_WEIGHT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// error, warn, info, debug or trace.
+    #[arg(long, env = "KVD_LOG_LEVEL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_level: Option<String>,
+    /// The largest request in bytes.
+    #[arg(long, env = "KVD_MESSAGE_BYTES_MAX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message_bytes_max: Option<usize>,
+    /// The longest key in bytes.
+    #[arg(long, env = "KVD_KEY_BYTES_MAX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_bytes_max: Option<usize>,
+    /// The most compares, or operations of a branch, in one transaction.
+    #[arg(long, env = "KVD_TXN_OPS_MAX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub txn_ops_max: Option<usize>,
+    /// Client connections at a time.
+    #[arg(long, env = "KVD_CONNECTIONS_MAX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_max: Option<usize>,
+    /// Requests at a time on one connection.
+    #[arg(long, env = "KVD_STREAMS_MAX")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub streams_max: Option<u32>,
+    /// The deadline of requests that bring none, in milliseconds.
+    #[arg(long, env = "KVD_REQUEST_TIMEOUT_MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_timeout_ms: Option<u64>,
+    /// Log entries kept for followers that fall behind.
+    #[arg(long, env = "KVD_LOG_ENTRIES_KEPT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_entries_kept: Option<u64>,
+    /// Bytes of log kept for followers that fall behind.
+    #[arg(long, env = "KVD_LOG_BYTES_KEPT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes_kept: Option<usize>,
+    /// Below this much free disk space, puts are refused.
+    #[arg(long, env = "KVD_FREE_SPACE_FLOOR_BYTES")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_space_floor_bytes: Option<u64>,
+}
+
+impl RawConfig {
+    /// These settings, and `weaker`'s where these say nothing.
+    pub fn over(self, weaker: RawConfig) -> RawConfig {
+        RawConfig {
+            name: self.name.or(weaker.name),
+            data_dir: self.data_dir.or(weaker.data_dir),
+            listen_client: self.listen_client.or(weaker.listen_client),
+            listen_peer: self.listen_peer.or(weaker.listen_peer),
+            initial_cluster: self.initial_cluster.or(weaker.initial_cluster),
+            advertise_client: self.advertise_client.or(weaker.advertise_client),
+            advertise_peer: self.advertise_peer.or(weaker.advertise_peer),
+            zone: self.zone.or(weaker.zone),
+            weight: self.weight.or(weaker.weight),
+            log_level: self.log_level.or(weaker.log_level),
+            message_bytes_max: self.message_bytes_max.or(weaker.message_bytes_max),
+            key_bytes_max: self.key_bytes_max.or(weaker.key_bytes_max),
+            txn_ops_max: self.txn_ops_max.or(weaker.txn_ops_max),
+            connections_max: self.connections_max.or(weaker.connections_max),
+            streams_max: self.streams_max.or(weaker.streams_max),
+            request_timeout_ms: self.request_timeout_ms.or(weaker.request_timeout_ms),
+            log_entries_kept: self.log_entries_kept.or(weaker.log_entries_kept),
+            log_bytes_kept: self.log_bytes_kept.or(weaker.log_bytes_kept),
+            free_space_floor_bytes: self.free_space_floor_bytes.or(weaker.free_space_floor_bytes),
+        }
+    }
+
+    /// What holds where nobody says otherwise.
+    pub fn defaults() -> RawConfig {
+        RawConfig {
+            name: Some("n1".into()),
+            data_dir: Some("trefoil-data".into()),
+            listen_client: Some("127.0.0.1:2379".into()),
+            listen_peer: Some("127.0.0.1:2380".into()),
+            initial_cluster: None,
+            advertise_client: None,
+            advertise_peer: None,
+            zone: Some(String::new()),
+            weight: Some(1),
+            log_level: Some("info".into()),
+            message_bytes_max: Some(3 << 19),
+            key_bytes_max: Some(64 << 10),
+            txn_ops_max: Some(128),
+            connections_max: Some(4096),
+            streams_max: Some(4096),
+            request_timeout_ms: Some(5000),
+            log_entries_kept: Some(100_000),
+            log_bytes_kept: Some(64 << 20),
+            free_space_floor_bytes: Some(256 << 20),
+        }
+    }
+}
+
+/// Settings that hold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    pub listen_client: String,
+    pub listen_peer: String,
+    /// Name and peer address of every node of a new cluster, sorted by name; this node among them.
+    pub initial_cluster: Vec<(String, String)>,
+    pub advertise_client: String,
+    pub advertise_peer: String,
+    pub zone: String,
+    pub weight: u32,
+    pub log_level: String,
+    pub message_bytes_max: usize,
+    pub limits: Limits,
+    pub connections_max: usize,
+    pub streams_max: u32,
+    pub request_timeout: Duration,
+    pub log_keep: LogKeep,
+    pub free_space_floor_bytes: u64,
+}
+
+/// A setting that cannot hold, by its flag.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("--{flag}: {why}")]
+pub struct BadSetting {
+    pub flag: &'static str,
+    pub why: String,
+}
+
+impl Config {
+    /// Checks settings that have been laid over the defaults.
+    ///
+    /// # Errors
+    /// The first setting that cannot hold.
+    pub fn check(raw: RawConfig) -> Result<Config, BadSetting> {
+        let raw = raw.over(RawConfig::defaults());
+        let name = given(raw.name, "name")?;
+        if name.is_empty() || name.contains([',', '=', '/']) {
+            return Err(bad("name", format!("'{name}' must not be empty nor contain ',', '=' or '/'")));
+        }
+        let listen_client = address("listen-client", given(raw.listen_client, "listen-client")?)?;
+        let listen_peer = address("listen-peer", given(raw.listen_peer, "listen-peer")?)?;
+        let advertise_client = advertised("advertise-client", raw.advertise_client, &listen_client)?;
+        let advertise_peer = advertised("advertise-peer", raw.advertise_peer, &listen_peer)?;
+        let initial_cluster = cluster(raw.initial_cluster, &name, &advertise_peer)?;
+        Ok(Config {
+            initial_cluster,
+            name,
+            data_dir: given(raw.data_dir, "data-dir")?,
+            listen_client,
+            listen_peer,
+            advertise_client,
+            advertise_peer,
+            zone: given(raw.zone, "zone")?,
+            weight: given(raw.weight, "weight")?,
+            log_level: level(given(raw.log_level, "log-level")?)?,
+            message_bytes_max: positive("message-bytes-max", raw.message_bytes_max)?,
+            limits: Limits {
+                key_bytes_max: positive("key-bytes-max", raw.key_bytes_max)?,
+                txn_ops_max: positive("txn-ops-max", raw.txn_ops_max)?,
+            },
+            connections_max: positive("connections-max", raw.connections_max)?,
+            streams_max: positive("streams-max", raw.streams_max.map(|max| max as usize))? as u32,
+            request_timeout: Duration::from_millis(given(raw.request_timeout_ms, "request-timeout-ms")?.max(1)),
+            log_keep: LogKeep {
+                entries: given(raw.log_entries_kept, "log-entries-kept")?.max(16),
+                bytes: positive("log-bytes-kept", raw.log_bytes_kept)?,
+            },
+            free_space_floor_bytes: given(raw.free_space_floor_bytes, "free-space-floor-bytes")?,
+        })
+    }
+}
+
+fn bad(flag: &'static str, why: impl Into<String>) -> BadSetting {
+    BadSetting { flag, why: why.into() }
+}
+
+fn given<T>(value: Option<T>, flag: &'static str) -> Result<T, BadSetting> {
+    value.ok_or_else(|| bad(flag, "is needed"))
+}
+
+fn positive(flag: &'static str, value: Option<usize>) -> Result<usize, BadSetting> {
+    match given(value, flag)? {
+        0 => Err(bad(flag, "must be above 0")),
+        value => Ok(value),
+    }
+}
+
+fn address(flag: &'static str, address: String) -> Result<String, BadSetting> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(address),
+        Some(_) | None => Err(bad(flag, format!("'{address}' is not host:port"))),
+    }
+}
+
+fn advertised(flag: &'static str, given: Option<String>, listen: &str) -> Result<String, BadSetting> {
+    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
+    match given {
+        Some(given) => address(flag, given),
+        None if ["0.0.0.0", "[::]"].contains(&host) => {
+            Err(bad(flag, format!("is needed, because {listen} is no address others can dial")))
+        }
+        None => Ok(listen.to_owned()),
+    }
+}
+
+fn cluster(given: Option<String>, name: &str, peer: &str) -> Result<Vec<(String, String)>, BadSetting> {
+    const FLAG: &str = "initial-cluster";
+    let Some(given) = given else { return Ok(vec![(name.to_owned(), peer.to_owned())]) };
+    let mut nodes = Vec::new();
+    for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (node, at) = part.split_once('=').ok_or_else(|| bad(FLAG, format!("'{part}' is not name=host:port")))?;
+        nodes.push((node.to_owned(), address(FLAG, at.to_owned())?));
+    }
+    nodes.sort();
+    let names: BTreeSet<&String> = nodes.iter().map(|(node, _)| node).collect();
+    if names.len() != nodes.len() {
+        return Err(bad(FLAG, "names a node twice"));
+    }
+    if !names.contains(&name.to_owned()) {
+        return Err(bad(FLAG, format!("does not name this node, {name}")));
+    }
+    Ok(nodes)
+}
+
+fn level(level: String) -> Result<String, BadSetting> {
+    match ["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
+        true => Ok(level),
+        false => Err(bad("log-level", format!("'{level}' is not error, warn, info, debug or trace"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(change: impl FnOnce(&mut RawConfig)) -> Result<Config, String> {
+        let mut raw = RawConfig::default();
+        change(&mut raw);
+        Config::check(raw).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn a_bad_setting_is_named() {
+        let cases: [(Result<Config, String>, &str); 6] = [
+            (with(|raw| raw.name = Some("a,b".into())), "--name: "),
+            (with(|raw| raw.listen_client = Some("nowhere".into())), "--listen-client: 'nowhere'"),
+            (with(|raw| raw.listen_peer = Some("0.0.0.0:2380".into())), "--advertise-peer: is needed"),
+            (with(|raw| raw.initial_cluster = Some("n2=h:1".into())), "--initial-cluster: does not name"),
+            (with(|raw| raw.initial_cluster = Some("n1=h:1,n1=h:2".into())), "--initial-cluster: names a node twice"),
+            (with(|raw| raw.key_bytes_max = Some(0)), "--key-bytes-max: must be above 0"),
+        ];
+        for (result, expected) in cases {
+            let error = result.expect_err(expected);
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_stronger_source_wins() {
+        let flags = RawConfig { name: Some("flag".into()), ..RawConfig::default() };
+        let file = RawConfig { name: Some("file".into()), zone: Some("z".into()), ..RawConfig::default() };
+        let config = Config::check(flags.over(file)).unwrap();
+        assert_eq!((config.name.as_str(), config.zone.as_str()), ("flag", "z"));
+        assert_eq!(config.message_bytes_max, 1_572_864);
+        assert_eq!(config.initial_cluster, [("flag".to_owned(), "127.0.0.1:2380".to_owned())]);
+    }
+}

@@ -1,0 +1,185 @@
+//! Opening a node's directory: who may, whether it is whole, and whose it is.
+//!
+//! Order matters: lock, look without changing anything, judge, and only then open for writing. The start count is
+//! raised and the storage id minted with the first synced write.
+//!
+//! Invariants:
+//!
+//! * A refusal changes nothing in the directory but the lock file.
+//! * A database whose recovered position is below its mark is refused: it has lost acknowledged writes.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use trefoil_store::engine::rocks::{Inspection, RocksEngine};
+use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Read};
+use trefoil_store::key;
+use trefoil_store::mark::{BadMark, Mark};
+
+use crate::cluster::identity::StorageId;
+use crate::writer::{MarkSlots, stored_position};
+
+/// The data format this build writes, and the only one it reads.
+const FORMAT: u32 = 1;
+
+/// An opened directory.
+pub struct OpenDisk {
+    pub engine: Arc<dyn Engine>,
+    pub mark: MarkSlots,
+    /// The writer position the database holds.
+    pub position: u64,
+    pub storage: StorageId,
+    pub start_count: u64,
+    /// Holds the directory's lock until the process ends.
+    pub lock: Option<File>,
+}
+
+/// Why a directory is not opened. Nothing in it was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: another process is using it")]
+    InUse { path: PathBuf },
+    #[error("{path}: {source}")]
+    Engine { path: PathBuf, source: EngineError },
+    #[error("{path}: data format {found} is newer than this version's {FORMAT}")]
+    NewerFormat { path: PathBuf, found: u32 },
+    #[error("{path}: {source}")]
+    Mark { path: PathBuf, source: BadMark },
+    #[error("{path}: the mark belongs to another directory")]
+    ForeignMark { path: PathBuf },
+    #[error("{path}: the mark is missing beside a database")]
+    NoMark { path: PathBuf },
+    #[error(
+        "{path}: {lost} acknowledged batches are missing at the end of the write-ahead log (found {found}, mark {mark}). \
+         Restore a backup; or, in a cluster, replace this node (kvctl node replace); or, in a cluster of one, start \
+         with --accept-loss-of-acknowledged-writes"
+    )]
+    LostTail { path: PathBuf, found: u64, mark: u64, lost: u64 },
+}
+
+/// Opens `dir`, creating it when missing. `accept_loss` opens a database that is behind its mark.
+///
+/// # Errors
+/// See [`DiskError`].
+pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
+    let io = |path: &Path| {
+        let path = path.to_owned();
+        move |source| DiskError::Io { path, source }
+    };
+    std::fs::create_dir_all(dir).map_err(io(dir))?;
+    let lock = lock(dir)?;
+    let db = dir.join("db");
+    let mark_path = dir.join("mark");
+    let engine_error = |source| DiskError::Engine { path: db.clone(), source };
+    let found = Inspection::open(&db).map_err(engine_error)?;
+    if let Some(found) = &found {
+        judge(found, &db, &mark_path, accept_loss)?;
+    } else if mark_path.exists() {
+        let lost = DiskError::LostTail { path: db.clone(), found: 0, mark: 1, lost: 1 };
+        return if accept_loss { Err(DiskError::ForeignMark { path: mark_path }) } else { Err(lost) };
+    }
+    drop(found);
+    let engine = RocksEngine::open(&db).map_err(engine_error)?;
+    let (storage, start_count) = begin(&engine).map_err(engine_error)?;
+    let position = stored_position(&engine).map_err(engine_error)?;
+    let mark = open_mark(&mark_path, storage, position).map_err(io(&mark_path))?;
+    Ok(OpenDisk { engine: Arc::new(engine), mark, position, storage, start_count, lock: Some(lock) })
+}
+
+fn lock(dir: &Path) -> Result<File, DiskError> {
+    let path = dir.join("lock");
+    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(|source| DiskError::Io { path: path.clone(), source })?;
+    // SAFETY: the descriptor is open for as long as `file` lives; flock touches no memory.
+    let held = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    if held == 0 { Ok(file) } else { Err(DiskError::InUse { path: dir.to_owned() }) }
+}
+
+/// Looks at a database without changing it.
+fn judge(found: &Inspection, db: &Path, mark_path: &Path, accept_loss: bool) -> Result<(), DiskError> {
+    let engine_error = |source| DiskError::Engine { path: db.to_owned(), source };
+    let format = found.get(Family::Node, key::node::FORMAT).map_err(engine_error)?;
+    if let Some(format) = format {
+        let format = u32::from_be_bytes(format.as_ref().try_into().map_err(|_| {
+            engine_error(EngineError::Corrupt("the format row is malformed".into()))
+        })?);
+        if format > FORMAT {
+            return Err(DiskError::NewerFormat { path: db.to_owned(), found: format });
+        }
+    }
+    let position = stored_position(found).map_err(engine_error)?;
+    let storage = found.get(Family::Node, key::node::STORAGE_ID).map_err(engine_error)?;
+    let mark = match std::fs::read(mark_path) {
+        Ok(bytes) => Mark::decode_file(&bytes)
+            .map_err(|source| DiskError::Mark { path: mark_path.to_owned(), source })?,
+        // A crash between the first write and the mark's creation leaves a database that has promised nothing.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && position <= 1 => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(DiskError::NoMark { path: mark_path.to_owned() });
+        }
+        Err(source) => return Err(DiskError::Io { path: mark_path.to_owned(), source }),
+    };
+    if mark.position > position && !accept_loss {
+        let lost = mark.position - position;
+        return Err(DiskError::LostTail { path: db.to_owned(), found: position, mark: mark.position, lost });
+    }
+    if storage.is_some_and(|storage| storage.as_ref() != mark.storage_id.to_be_bytes()) {
+        return Err(DiskError::ForeignMark { path: mark_path.to_owned() });
+    }
+    Ok(())
+}
+
+/// Mints the storage id on the first start and raises the start count, durably, before anything else is done.
+///
+/// # Errors
+/// The engine cannot be read or written.
+pub fn begin(engine: &dyn Engine) -> Result<(StorageId, u64), EngineError> {
+    let malformed = |what: &str| EngineError::Corrupt(format!("the {what} row is malformed"));
+    let storage = match engine.get(Family::Node, key::node::STORAGE_ID)? {
+        Some(row) => u128::from_be_bytes(row.as_ref().try_into().map_err(|_| malformed("storage id"))?),
+        None => trefoil_world::random::next_u128(),
+    };
+    let starts = match engine.get(Family::Node, key::node::START_COUNT)? {
+        Some(row) => u64::from_be_bytes(row.as_ref().try_into().map_err(|_| malformed("start count"))?),
+        None => 0,
+    };
+    let position = stored_position(engine)? + 1;
+    let mut batch = Batch::new();
+    batch.put(Family::Node, key::node::FORMAT, &FORMAT.to_be_bytes());
+    batch.put(Family::Node, key::node::STORAGE_ID, &storage.to_be_bytes());
+    batch.put(Family::Node, key::node::START_COUNT, &(starts + 1).to_be_bytes());
+    batch.put(Family::Node, key::node::POSITION, &position.to_be_bytes());
+    engine.write(&batch, Durability::Sync)?;
+    Ok((StorageId(storage), starts + 1))
+}
+
+fn open_mark(path: &Path, storage: StorageId, position: u64) -> io::Result<MarkSlots> {
+    if !path.exists() {
+        let fresh = path.with_extension("new");
+        std::fs::write(&fresh, Mark::fresh_file(storage.0))?;
+        File::open(&fresh)?.sync_all()?;
+        std::fs::rename(&fresh, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    let file = OpenOptions::new().write(true).open(path)?;
+    let mark = MarkSlots::File { file, storage_id: storage.0 };
+    mark.note(position).map_err(io::Error::other)?;
+    Ok(mark)
+}
+
+/// Bytes free for this process on the file system of `path`.
+pub fn free_bytes(path: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other)?;
+    // SAFETY: statvfs is plain data for which all zeroes are valid, and `path` is a terminated string.
+    let (result, stats) = unsafe {
+        let mut stats: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &raw mut stats), stats)
+    };
+    if result == 0 { Ok(stats.f_bavail * stats.f_frsize) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,22 @@
+//! `kvd`, Trefoil's server. `ARCHITECTURE.md` has the map; the modules, in the order to read them:
+
+pub mod config;
+pub mod error;
+
+pub mod disk;
+pub mod writer;
+
+pub mod replica_record;
+pub mod stores;
+
+pub mod cluster;
+pub mod peer;
+
+pub mod raft;
+pub mod replication;
+pub mod router;
+
+pub mod api;
+
+pub mod dev;
+pub mod node;

@@ -1,0 +1,101 @@
+//! `kvd`: arguments, configuration, node, exit code; nothing else.
+//!
+//! Exit codes: 0 stopped on request, 1 could not start, 2 wrong usage, 74 the disk failed.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use trefoil_server::config::{Cli, Command, Config, RawConfig, Serve};
+use trefoil_server::node::Node;
+use trefoil_server::writer::Fatal;
+use trefoil_server::{dev, disk};
+
+const EXIT_DISK: i32 = 74;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("kvd: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    match cli.command {
+        Some(Command::Dev(flags)) => {
+            log_to_stderr(&flags.log_level)?;
+            runtime.block_on(async {
+                let nodes = dev::start(&flags, fatal()).await?;
+                until_stopped().await?;
+                stop_all(nodes).await
+            })?;
+        }
+        None => {
+            let Some(config) = configure(&cli.serve)? else { return Ok(ExitCode::SUCCESS) };
+            log_to_stderr(&config.log_level)?;
+            let disk = disk::open(&config.data_dir, cli.serve.accept_loss_of_acknowledged_writes)?;
+            runtime.block_on(async {
+                let node = Node::start(config, disk, fatal()).await?;
+                until_stopped().await?;
+                node.stop().await
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The settings in force; nothing when they were only to be shown or checked.
+fn configure(serve: &Serve) -> anyhow::Result<Option<Config>> {
+    let file = match &serve.config {
+        None => RawConfig::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("--config {}", path.display()))?
+        }
+    };
+    let raw = serve.settings.clone().over(file);
+    let config = Config::check(raw.clone())?;
+    if serve.print_config {
+        print!("{}", toml::to_string(&raw.over(RawConfig::defaults()))?);
+    }
+    Ok((!serve.print_config && !serve.check_config).then_some(config))
+}
+
+fn log_to_stderr(level: &str) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(format!("{level},openraft=error,h2=warn,hyper=warn,tower=warn"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    Ok(())
+}
+
+/// After a failed write the process ends at once: nothing may be flushed, closed or answered.
+fn fatal() -> Fatal {
+    Arc::new(|why| {
+        eprintln!("kvd: stopping at once: {why}");
+        // SAFETY: ends the process without running anything else.
+        unsafe { libc::_exit(EXIT_DISK) }
+    })
+}
+
+async fn until_stopped() -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+async fn stop_all(nodes: Vec<Node>) -> anyhow::Result<()> {
+    for stopped in futures::future::join_all(nodes.into_iter().map(Node::stop)).await {
+        stopped?;
+    }
+    Ok(())
+}

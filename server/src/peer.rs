@@ -1,0 +1,363 @@
+//! Links to the other nodes: one batched, bounded stream of Raft messages per direction, and a bulk connection for
+//! snapshots.
+//!
+//! A [`Link`] is a task that keeps one connection to one peer. Calls are queued, gathered into frames as they come,
+//! answered by id and bounded by their own deadlines. While there is no connection, calls fail at once: the callers
+//! (the Raft library, the router) have their own patience.
+//!
+//! Invariants:
+//!
+//! * A connection carries nothing before both sides have believed each other's opening words.
+//! * Every queue is bounded; a full one fails the call.
+//! * Addresses are hints and are looked up at every dial.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tower::service_fn;
+use tracing::{info, warn};
+use trefoil_placement::NodeId;
+use trefoil_proto::peer::peer_client::PeerClient;
+use trefoil_proto::peer::{Frame, Message, message::Body};
+use trefoil_world::clock;
+
+use crate::cluster::identity::Acquaintances;
+use crate::cluster::map::ClusterMap;
+
+/// Calls that may wait for one peer.
+const QUEUE_MAX: usize = 1024;
+/// Messages gathered into one frame.
+const FRAME_MESSAGES_MAX: usize = 256;
+/// Frames on their way to the connection.
+const FRAMES_MAX: usize = 8;
+/// The largest message a peer may send.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_millis(500);
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1000);
+pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(2000);
+
+/// Why a call has no answer. What the peer did with it is unknown unless it never left.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("{node} cannot be reached: {why}")]
+    Unreachable { node: NodeId, why: String },
+    #[error("{node} did not answer in {ttl:?}")]
+    Timeout { node: NodeId, ttl: Duration },
+    #[error("{node} could not answer: {why}")]
+    Failed { node: NodeId, why: String },
+}
+
+/// Where peers may be found: the map, and the addresses the node was started with.
+pub struct AddressBook {
+    pub map: Arc<ArcSwap<ClusterMap>>,
+    pub hints: BTreeMap<NodeId, String>,
+}
+
+impl AddressBook {
+    /// Addresses to try, the map's first.
+    pub fn peer(&self, node: NodeId) -> Vec<String> {
+        let map = self.map.load();
+        let known = map.nodes.get(&node).map(|record| record.peer_address.clone());
+        let hint = self.hints.get(&node).cloned();
+        let mut addresses: Vec<String> = known.into_iter().chain(hint).filter(|a| !a.is_empty()).collect();
+        addresses.dedup();
+        addresses
+    }
+}
+
+/// All links of a node.
+pub struct Peers {
+    pub acquaintances: Arc<Acquaintances>,
+    addresses: Arc<AddressBook>,
+    // Links are made on first use, from any task.
+    links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+}
+
+impl Peers {
+    pub fn new(acquaintances: Arc<Acquaintances>, addresses: Arc<AddressBook>) -> Peers {
+        Peers { acquaintances, addresses, links: Mutex::default() }
+    }
+
+    /// Asks `node` and waits at most `ttl` for the answer.
+    pub async fn call(&self, node: NodeId, message: Message, ttl: Duration) -> Result<Body, CallError> {
+        self.link(node).call(message, ttl).await
+    }
+
+    /// Whether there is a connection to `node` now: a hint, never a decision.
+    pub fn connected(&self, node: NodeId) -> bool {
+        self.link(node).connected.load(Ordering::Relaxed) > 0
+    }
+
+    /// A connection of its own, for bulk or single calls.
+    pub async fn dial(&self, node: NodeId) -> Result<PeerClient<Channel>, CallError> {
+        let mut why = "no address is known".to_owned();
+        for address in self.addresses.peer(node) {
+            match dial(&address).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => why = format!("{address}: {error}"),
+            }
+        }
+        Err(CallError::Unreachable { node, why })
+    }
+
+    /// The client of the Raft connection, for calls that are not Raft messages.
+    pub async fn client(&self, node: NodeId) -> Result<PeerClient<Channel>, CallError> {
+        let link = self.link(node);
+        let client = link.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        client.ok_or_else(|| CallError::Unreachable { node, why: "not connected".into() })
+    }
+
+    fn link(&self, node: NodeId) -> Arc<Link> {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let link = links.entry(node).or_insert_with(|| {
+            let (queue, calls) = mpsc::channel(QUEUE_MAX);
+            let link = Arc::new(Link {
+                node,
+                queue,
+                next_id: AtomicU64::new(1),
+                waiting: Arc::default(),
+                connected: AtomicU64::new(0),
+                client: Mutex::new(None),
+            });
+            let keep = KeepLink {
+                link: Arc::downgrade(&link),
+                node,
+                acquaintances: self.acquaintances.clone(),
+                addresses: self.addresses.clone(),
+                calls,
+            };
+            trefoil_world::task::spawn(keep.run());
+            link
+        });
+        link.clone()
+    }
+}
+
+/// Connects to the peer port at `address`.
+///
+/// # Errors
+/// Nobody answers there in time.
+pub async fn dial(address: &str) -> Result<PeerClient<Channel>, String> {
+    let target = address.to_owned();
+    let connector = service_fn(move |_: Uri| {
+        let target = target.clone();
+        async move { trefoil_world::net::dial(&target).await.map(TokioIo::new) }
+    });
+    // The address is dialled by the connector; the URI only names the authority.
+    let endpoint = Endpoint::from_static("http://peer.trefoil")
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(16 << 20);
+    let connecting = endpoint.connect_with_connector(connector);
+    let channel = match clock::timeout(DIAL_TIMEOUT, connecting).await {
+        Err(_) => return Err(format!("no answer in {DIAL_TIMEOUT:?}")),
+        Ok(Err(error)) => return Err(root_cause(&error)),
+        Ok(Ok(channel)) => channel,
+    };
+    Ok(PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX))
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+type Waiting = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Body>>>>;
+
+struct Link {
+    node: NodeId,
+    queue: mpsc::Sender<Message>,
+    next_id: AtomicU64,
+    // Filled by callers, emptied by the connection's reader.
+    waiting: Waiting,
+    connected: AtomicU64,
+    client: Mutex<Option<PeerClient<Channel>>>,
+}
+
+/// Forgets a call when its caller stops waiting.
+struct Waiter<'a> {
+    id: u64,
+    waiting: &'a Waiting,
+}
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+impl Link {
+    async fn call(&self, mut message: Message, ttl: Duration) -> Result<Body, CallError> {
+        let unreachable = |why: &str| CallError::Unreachable { node: self.node, why: why.into() };
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        message.id = id;
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answer);
+        let _forget = Waiter { id, waiting: &self.waiting };
+        self.queue.try_send(message).map_err(|_| unreachable("too many calls are waiting"))?;
+        match clock::timeout(ttl, answered).await {
+            Err(_) => Err(CallError::Timeout { node: self.node, ttl }),
+            Ok(Err(_)) => Err(unreachable("not connected")),
+            Ok(Ok(Body::Failure(failure))) => Err(CallError::Failed { node: self.node, why: failure.reason }),
+            Ok(Ok(body)) => Ok(body),
+        }
+    }
+
+    fn drop_waiting(&self) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn set_client(&self, client: Option<PeerClient<Channel>>) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
+    }
+}
+
+/// An open connection: for single calls, for frames out, for frames in.
+type Connection = (PeerClient<Channel>, mpsc::Sender<Frame>, Streaming<Frame>);
+
+/// The task behind a [`Link`]; it ends with the link.
+struct KeepLink {
+    link: std::sync::Weak<Link>,
+    node: NodeId,
+    acquaintances: Arc<Acquaintances>,
+    addresses: Arc<AddressBook>,
+    calls: mpsc::Receiver<Message>,
+}
+
+impl KeepLink {
+    async fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        let mut said = String::new();
+        while let Some(link) = self.link.upgrade() {
+            match self.session(&link).await {
+                Ok(()) => backoff = BACKOFF_MIN,
+                Err(why) if why != said => {
+                    info!(peer = %self.node, "no connection: {why}");
+                    said = why;
+                }
+                Err(_) => {}
+            }
+            link.set_client(None);
+            drop(link);
+            if !self.fail_calls_for(backoff).await {
+                return;
+            }
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// One connection, from the dial to its end. `Ok` when it had been up.
+    async fn session(&mut self, link: &Arc<Link>) -> Result<(), String> {
+        let mut connection = None;
+        let mut why = "no address is known".to_owned();
+        for address in self.addresses.peer(self.node) {
+            match self.open(&address).await {
+                Ok(opened) => {
+                    connection = Some(opened);
+                    break;
+                }
+                Err(error) => why = format!("{address}: {error}"),
+            }
+        }
+        let (client, outgoing, incoming) = connection.ok_or(why)?;
+        info!(peer = %self.node, "connected");
+        link.set_client(Some(client));
+        link.connected.store(1, Ordering::Relaxed);
+        let end = tokio::select! {
+            end = send_frames(&mut self.calls, outgoing) => end,
+            end = receive_frames(&link.waiting, incoming) => end,
+        };
+        link.connected.store(0, Ordering::Relaxed);
+        link.drop_waiting();
+        warn!(peer = %self.node, "connection lost: {end}");
+        Ok(())
+    }
+
+    async fn open(&self, address: &str) -> Result<Connection, String> {
+        let mut client = dial(address).await?;
+        let (outgoing, frames) = mpsc::channel(FRAMES_MAX);
+        let hello = self.acquaintances.me().hello(Some(self.node));
+        let opening = Frame { hello: Some(hello), messages: Vec::new() };
+        outgoing.try_send(opening).map_err(|error| error.to_string())?;
+        let asked = clock::timeout(DIAL_TIMEOUT, client.raft(ReceiverStream::new(frames)));
+        let answer = asked.await.map_err(|_| "no answer to the opening words")?;
+        let mut incoming = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        let asked = clock::timeout(DIAL_TIMEOUT, incoming.message());
+        let first = asked.await.map_err(|_| "no opening words")?.map_err(|status| status.message().to_owned())?;
+        let hello = first.and_then(|frame| frame.hello).ok_or("it said nothing")?;
+        let node = self.acquaintances.meet(&hello).await.map_err(|refused| refused.to_string())?;
+        if node != self.node {
+            return Err(format!("{node} answered instead of {}", self.node));
+        }
+        Ok((client, outgoing, incoming))
+    }
+
+    /// While there is no connection, calls fail at once. False when the link is gone.
+    async fn fail_calls_for(&mut self, backoff: Duration) -> bool {
+        let until = clock::now() + backoff;
+        loop {
+            match clock::timeout_at(until, self.calls.recv()).await {
+                Err(_) => return true,
+                Ok(None) => return false,
+                Ok(Some(message)) => {
+                    let Some(link) = self.link.upgrade() else { return false };
+                    link.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&message.id);
+                }
+            }
+        }
+    }
+}
+
+async fn send_frames(calls: &mut mpsc::Receiver<Message>, outgoing: mpsc::Sender<Frame>) -> String {
+    while let Some(first) = calls.recv().await {
+        let mut messages = vec![first];
+        // Let the tasks that are about to call do so: their messages share the frame.
+        tokio::task::yield_now().await;
+        while messages.len() < FRAME_MESSAGES_MAX {
+            match calls.try_recv() {
+                Ok(message) => messages.push(message),
+                Err(_) => break,
+            }
+        }
+        if outgoing.send(Frame { hello: None, messages }).await.is_err() {
+            return "the stream was closed".into();
+        }
+    }
+    "the node is ending".into()
+}
+
+async fn receive_frames(waiting: &Waiting, mut incoming: Streaming<Frame>) -> String {
+    loop {
+        match incoming.message().await {
+            Err(status) => return status.message().to_owned(),
+            Ok(None) => return "closed by the peer".into(),
+            Ok(Some(frame)) => {
+                let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                for message in frame.messages {
+                    if let (Some(answer), Some(body)) = (waiting.remove(&message.id), message.body) {
+                        // A caller that gave up needs no answer.
+                        drop(answer.send(body));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! Leader mode: writes through the Raft log, linearizable reads by a coalesced read index, stale reads from what is
+//! applied.
+//!
+//! Commands queue for the **proposer**, which drains the queue into one log entry while the entries before it are in
+//! flight. Linearizable reads queue for the **read gate**: every read joins the next round of asking the quorum, never
+//! the one under way, so that one round serves all that wait.
+//!
+//! Invariants:
+//!
+//! * A command that was handed to the log and has no outcome by its deadline is `Unknown`, never "failed".
+//! * A linearizable read begins its round after it arrived, and reads only what is applied up to the round's index.
+//! * Both queues are bounded; a full one is `Exhausted`, and nothing was done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{mpsc, oneshot};
+use trefoil_causality::Revision;
+use trefoil_placement::NodeId;
+use trefoil_store::command::{
+    Command, Envelope, Outcome, RangeEnd, RangeOp, RequestId, encode_batch, encode_envelope,
+};
+use trefoil_store::engine::{EngineError, Read};
+use trefoil_store::mvcc::{self, Head};
+use trefoil_world::clock::{self, Instant};
+
+use crate::error::Error;
+use crate::raft::group::{ProposeError, RaftReplica, ReadIndexError};
+use crate::raft::state::View;
+use crate::replication::{Answer, Consistency, Effective};
+
+/// Commands that may wait for the proposer.
+const COMMANDS_MAX: usize = 16_384;
+/// Commands and bytes of one log entry.
+const ENTRY_COMMANDS_MAX: usize = 2048;
+const ENTRY_BYTES_MAX: usize = 512 << 10;
+/// Log entries in flight.
+const ENTRIES_IN_FLIGHT_MAX: usize = 4;
+/// After this, an entry without an outcome no longer holds its place.
+const ENTRY_PATIENCE: Duration = Duration::from_secs(10);
+/// Reads that may wait for the gate.
+const READS_MAX: usize = 65_536;
+const ROUND_PATIENCE: Duration = Duration::from_secs(1);
+/// A fresh leader's first moments, while its quorum has not answered yet.
+const NOT_YET_RETRIES: u32 = 100;
+const NOT_YET_WAIT: Duration = Duration::from_millis(5);
+/// Reads of more keys than this leave the async threads.
+const INLINE_KEYS_MAX: u64 = 64;
+
+/// See the file's head.
+pub struct LeaderReplica {
+    raft: Arc<RaftReplica>,
+    commands: mpsc::Sender<Pending>,
+    reads: mpsc::Sender<oneshot::Sender<Result<u64, ReadIndexError>>>,
+}
+
+struct Pending {
+    envelope: Vec<u8>,
+    deadline: Instant,
+    answer: oneshot::Sender<Result<Outcome, Error>>,
+}
+
+/// The state of one moment, for a read in pieces.
+pub struct Scan {
+    read: Arc<dyn Read>,
+    view: Arc<View>,
+    head: Head,
+    pub effective: Effective,
+}
+
+impl LeaderReplica {
+    /// Starts the proposer and the read gate; they end with the replica.
+    pub fn start(raft: Arc<RaftReplica>) -> LeaderReplica {
+        let (commands, pending) = mpsc::channel(COMMANDS_MAX);
+        let (reads, rounds) = mpsc::channel(READS_MAX);
+        trefoil_world::task::spawn(run_proposer(raft.clone(), pending));
+        trefoil_world::task::spawn(run_read_gate(raft.clone(), rounds));
+        LeaderReplica { raft, commands, reads }
+    }
+
+    pub fn raft(&self) -> &Arc<RaftReplica> {
+        &self.raft
+    }
+
+    pub async fn write(
+        &self,
+        command: Command,
+        request: Option<RequestId>,
+        deadline: Instant,
+    ) -> Result<Outcome, Error> {
+        let envelope = Envelope {
+            at_ms: clock::wall_ms(),
+            request,
+            principal: "anonymous".into(),
+            auth_revision: 0,
+            command,
+        };
+        let (answer, answered) = oneshot::channel();
+        let pending = Pending { envelope: encode_envelope(&envelope), deadline, answer };
+        self.commands
+            .try_send(pending)
+            .map_err(|_| Error::Exhausted { what: "the partition's command queue", limit: COMMANDS_MAX as u64 })?;
+        match clock::timeout_at(deadline, answered).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(Error::Unknown { why: "the node is ending".into() }),
+            Err(_) => Err(Error::Unknown { why: "the deadline passed before the outcome was known".into() }),
+        }
+    }
+
+    pub async fn read(&self, op: RangeOp, consistency: Consistency, deadline: Instant) -> Result<Answer, Error> {
+        let effective = self.wait_fresh(consistency, deadline).await?;
+        if op.range.end == RangeEnd::Single && op.revision.is_none() {
+            return self.read_key(&op, effective);
+        }
+        let scan = self.pin(effective)?;
+        let reply = scan.page(op).await?;
+        Ok(Answer { reply, revision: scan.revision(), effective })
+    }
+
+    pub async fn scan(&self, consistency: Consistency, deadline: Instant) -> Result<Scan, Error> {
+        let effective = self.wait_fresh(consistency, deadline).await?;
+        self.pin(effective)
+    }
+
+    /// One key as of now needs no snapshot: its row is one row.
+    fn read_key(&self, op: &RangeOp, effective: Effective) -> Result<Answer, Error> {
+        let view = self.raft.published().view();
+        let found = mvcc::range(self.raft.engine().as_ref(), view.store.number(), &view.head, op);
+        let reply = found.map_err(broken)??;
+        // The row may be newer than the view that was loaded before it.
+        let newest = reply.pairs.first().map_or(view.head.revision, |pair| pair.mod_revision);
+        Ok(Answer { reply, revision: newest.max(view.head.revision), effective })
+    }
+
+    fn pin(&self, effective: Effective) -> Result<Scan, Error> {
+        let view = self.raft.published().view();
+        let read: Arc<dyn Read> = Arc::from(self.raft.engine().snapshot());
+        let head = Head::load(read.as_ref(), view.store.number()).map_err(broken)?;
+        Ok(Scan { read, view, head, effective })
+    }
+
+    async fn wait_fresh(&self, consistency: Consistency, deadline: Instant) -> Result<Effective, Error> {
+        match consistency {
+            Consistency::Linearizable => {
+                let index = self.read_index(deadline).await?;
+                self.wait_applied(index, deadline).await?;
+                Ok(Effective::Linearizable)
+            }
+            Consistency::Stale { context } => {
+                if let Some(revision) = context {
+                    self.wait_revision(revision, deadline).await?;
+                }
+                Ok(self.staleness())
+            }
+        }
+    }
+
+    fn staleness(&self) -> Effective {
+        let state = self.raft.state();
+        let entries = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        Effective::Stale {
+            entries_behind: entries(state.committed).saturating_sub(entries(state.applied)),
+            leader_silent_ms: self.raft.leader_silent().map(|silent| silent.as_millis() as u64),
+        }
+    }
+
+    /// The index a linearizable read must wait for.
+    ///
+    /// # Errors
+    /// `NotLeader` when another replica should be asked. Nothing was read in any case.
+    pub async fn read_index(&self, deadline: Instant) -> Result<u64, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.reads
+            .try_send(answer)
+            .map_err(|_| Error::Exhausted { what: "the partition's read queue", limit: READS_MAX as u64 })?;
+        match clock::timeout_at(deadline, answered).await {
+            Err(_) => Err(Error::DeadlinePassed),
+            Ok(Err(_)) => Err(Error::Unavailable { why: "the node is ending".into() }),
+            Ok(Ok(Ok(index))) => Ok(index),
+            Ok(Ok(Err(ReadIndexError::NotLeader(leader)))) => Err(not_leader(leader)),
+            Ok(Ok(Err(ReadIndexError::NoQuorum(why)))) => Err(Error::Unavailable { why }),
+        }
+    }
+
+    /// Waits until everything up to `index` is applied here.
+    pub async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), Error> {
+        if self.raft.published().view().applied.is_some_and(|applied| applied.index() >= index) {
+            return Ok(());
+        }
+        clock::timeout_at(deadline, self.raft.published().wait_applied(index))
+            .await
+            .map_err(|_| Error::DeadlinePassed)
+    }
+
+    async fn wait_revision(&self, revision: Revision, deadline: Instant) -> Result<(), Error> {
+        loop {
+            let view = self.raft.published().view();
+            if view.head.revision >= revision {
+                return Ok(());
+            }
+            let next = view.applied.map_or(0, |applied| applied.index() + 1);
+            self.wait_applied(next, deadline).await?;
+        }
+    }
+}
+
+impl Scan {
+    /// The revision of the pinned state.
+    pub fn revision(&self) -> Revision {
+        self.head.revision
+    }
+
+    /// Reads some keys of the pinned state; many at once leave the async threads.
+    pub async fn page(&self, op: RangeOp) -> Result<trefoil_store::command::RangeReply, Error> {
+        let (read, store, head) = (self.read.clone(), self.view.store.clone(), self.head);
+        let few = op.limit.is_some_and(|limit| limit <= INLINE_KEYS_MAX) && !op.count && !op.count_only;
+        let find = move || mvcc::range(read.as_ref(), store.number(), &head, &op);
+        let found = match few {
+            true => find(),
+            false => trefoil_world::task::blocking(find)
+                .await
+                .map_err(|error| Error::Broken { why: error.to_string() })?,
+        };
+        Ok(found.map_err(broken)??)
+    }
+
+    /// Keys and content sum at `revision`.
+    pub async fn digest(&self, revision: Revision) -> Result<mvcc::Content, Error> {
+        let (read, store, head) = (self.read.clone(), self.view.store.clone(), self.head);
+        let sum = move || mvcc::content_sum_at(read.as_ref(), store.number(), &head, revision);
+        let found = trefoil_world::task::blocking(sum).await;
+        Ok(found.map_err(|error| Error::Broken { why: error.to_string() })?.map_err(broken)??)
+    }
+}
+
+fn broken(error: EngineError) -> Error {
+    Error::Broken { why: error.to_string() }
+}
+
+fn not_leader(leader: Option<NodeId>) -> Error {
+    match leader {
+        Some(leader) => Error::NotLeader { leader: Some(leader) },
+        None => Error::Unavailable { why: "the partition has no leader now".into() },
+    }
+}
+
+async fn run_proposer(raft: Arc<RaftReplica>, mut commands: mpsc::Receiver<Pending>) {
+    let mut in_flight = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = in_flight.next(), if !in_flight.is_empty() => {}
+            first = commands.recv(), if in_flight.len() < ENTRIES_IN_FLIGHT_MAX => match first {
+                Some(first) => in_flight.push(propose(raft.clone(), gather(first, &mut commands))),
+                None => break,
+            },
+        }
+    }
+    while in_flight.next().await.is_some() {}
+}
+
+fn gather(first: Pending, commands: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
+    let mut bytes = first.envelope.len();
+    let mut gathered = vec![first];
+    while gathered.len() < ENTRY_COMMANDS_MAX && bytes < ENTRY_BYTES_MAX {
+        let Ok(next) = commands.try_recv() else { break };
+        bytes += next.envelope.len();
+        gathered.push(next);
+    }
+    gathered
+}
+
+async fn propose(raft: Arc<RaftReplica>, gathered: Vec<Pending>) {
+    let now = clock::now();
+    let (waiting, expired): (Vec<Pending>, Vec<Pending>) =
+        gathered.into_iter().partition(|pending| pending.deadline > now && !pending.answer.is_closed());
+    answer_all(expired, |_| Err(Error::DeadlinePassed));
+    if waiting.is_empty() {
+        return;
+    }
+    let entry = encode_batch(waiting.iter().map(|pending| pending.envelope.as_slice()));
+    let mut outcome = append(&raft, entry.clone()).await;
+    for _ in 0..NOT_YET_RETRIES {
+        if outcome != Err(ProposeError::NotYet) {
+            break;
+        }
+        clock::sleep(NOT_YET_WAIT).await;
+        outcome = append(&raft, entry.clone()).await;
+    }
+    match outcome {
+        Ok(outcomes) => {
+            assert_eq!(outcomes.len(), waiting.len(), "every command has one outcome");
+            let mut outcomes = outcomes.into_iter();
+            answer_all(waiting, |_| outcomes.next().ok_or(Error::Unknown { why: "no outcome".into() }));
+        }
+        Err(ProposeError::NotLeader(leader)) => answer_all(waiting, |_| Err(not_leader(leader))),
+        Err(ProposeError::NotYet) => {
+            let why = "the leader has no quorum now".to_owned();
+            answer_all(waiting, |_| Err(Error::Unavailable { why: why.clone() }));
+        }
+        Err(ProposeError::Unknown(why)) => answer_all(waiting, |_| Err(Error::Unknown { why: why.clone() })),
+    }
+}
+
+async fn append(raft: &RaftReplica, entry: bytes::Bytes) -> Result<Vec<Outcome>, ProposeError> {
+    match clock::timeout(ENTRY_PATIENCE, raft.propose(entry)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ProposeError::Unknown(format!("no outcome in {ENTRY_PATIENCE:?}"))),
+    }
+}
+
+fn answer_all(waiting: Vec<Pending>, mut answer: impl FnMut(&Pending) -> Result<Outcome, Error>) {
+    for pending in waiting {
+        let result = answer(&pending);
+        // A caller whose deadline passed has been told that the outcome is unknown.
+        drop(pending.answer.send(result));
+    }
+}
+
+async fn run_read_gate(
+    raft: Arc<RaftReplica>,
+    mut reads: mpsc::Receiver<oneshot::Sender<Result<u64, ReadIndexError>>>,
+) {
+    while let Some(first) = reads.recv().await {
+        let mut round = vec![first];
+        while let Ok(next) = reads.try_recv() {
+            round.push(next);
+        }
+        let index = raft.read_index(ROUND_PATIENCE).await;
+        for read in round {
+            // A read whose deadline passed no longer waits.
+            drop(read.send(index.clone()));
+        }
+    }
+}

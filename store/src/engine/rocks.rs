@@ -1,0 +1,302 @@
+//! The production engine: one RocksDB, one column family per [`Family`], one write-ahead log.
+//!
+//! The write-ahead log is never disabled, recycled or reordered, so what RocksDB recovers is a prefix of the history
+//! (point-in-time recovery). Opening happens in two steps: [`Inspection::open`] replays the log read-only and changes
+//! nothing on disk, so that the caller can check who the directory belongs to and whether its tail is all there;
+//! [`RocksEngine::open`] then opens it for writing.
+//!
+//! Invariants:
+//!
+//! * A directory that [`Inspection`] refuses is left byte for byte as it was.
+//! * Families RocksDB lists but this version does not know mean a newer format: refused, not ignored.
+//!
+//! Left out: the writer position and the mark ([`crate::mark`]), which find a lost tail that RocksDB cannot see.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, DBWithThreadMode, ErrorKind,
+    FlushOptions, MultiThreaded, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+};
+
+use crate::engine::{Batch, Change, Durability, Engine, EngineError, Family, Order, Read, Span, Visit};
+
+type Db = DBWithThreadMode<MultiThreaded>;
+
+const CACHE_BYTES: usize = 64 << 20;
+const MEMTABLE_BYTES: usize = 16 << 20;
+const WAL_BYTES_MAX: u64 = 128 << 20;
+
+/// See the file's head. Clones are handles of one database.
+#[derive(Clone)]
+pub struct RocksEngine {
+    db: Arc<Db>,
+}
+
+/// A database opened for looking at: nothing on disk changes.
+pub struct Inspection {
+    db: Arc<Db>,
+}
+
+impl Inspection {
+    /// Replays the write-ahead log in memory only. `None` when the directory holds no database yet.
+    ///
+    /// # Errors
+    /// What RocksDB finds wrong with its files, naming the file; a family this version does not know.
+    pub fn open(path: &Path) -> Result<Option<Inspection>, EngineError> {
+        if !path.join("CURRENT").exists() {
+            return refuse_headless(path).map(|()| None);
+        }
+        let options = options(false);
+        check_families(&options, path)?;
+        let db = Db::open_cf_descriptors_read_only(&options, path, descriptors(), false).map_err(error)?;
+        Ok(Some(Inspection { db: Arc::new(db) }))
+    }
+}
+
+/// A directory with data files but without `CURRENT` has lost it: creating a fresh database there would bury them.
+fn refuse_headless(path: &Path) -> Result<(), EngineError> {
+    let Ok(files) = path.read_dir() else { return Ok(()) };
+    for file in files {
+        let name = file.map_err(|error| EngineError::Io(error.to_string()))?.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("MANIFEST-") || name.ends_with(".sst") || name.ends_with(".log") {
+            return Err(EngineError::Corrupt(format!("{}: CURRENT is missing", path.display())));
+        }
+    }
+    Ok(())
+}
+
+fn check_families(options: &Options, path: &Path) -> Result<(), EngineError> {
+    let known = |name: &String| name == "default" || Family::ALL.iter().any(|family| family.name() == name);
+    let families = Db::list_cf(options, path).map_err(error)?;
+    match families.iter().find(|name| !known(name)) {
+        Some(name) => Err(EngineError::Corrupt(format!("column family '{name}' is of a newer data format"))),
+        None => Ok(()),
+    }
+}
+
+impl RocksEngine {
+    /// Opens the database for writing, creating it when the directory is empty.
+    pub fn open(path: &Path) -> Result<RocksEngine, EngineError> {
+        let db = Db::open_cf_descriptors(&options(true), path, descriptors()).map_err(error)?;
+        Ok(RocksEngine { db: Arc::new(db) })
+    }
+}
+
+fn options(create: bool) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(create);
+    options.create_missing_column_families(create);
+    options.set_paranoid_checks(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_recycle_log_file_num(0);
+    options.set_unordered_write(false);
+    options.set_avoid_unnecessary_blocking_io(true);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(512);
+    options.set_wal_bytes_per_sync(1 << 20);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_keep_log_file_num(4);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+fn descriptors() -> Vec<ColumnFamilyDescriptor> {
+    let cache = Cache::new_lru_cache(CACHE_BYTES);
+    Family::ALL.iter().map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(&cache))).collect()
+}
+
+fn family_options(cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    blocks.set_cache_index_and_filter_blocks(true);
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    blocks.set_bloom_filter(10.0, false);
+    blocks.set_format_version(5);
+    let mut options = Options::default();
+    options.set_block_based_table_factory(&blocks);
+    options.set_write_buffer_size(MEMTABLE_BYTES);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_level_compaction_dynamic_level_bytes(true);
+    options
+}
+
+fn error(error: rocksdb::Error) -> EngineError {
+    let text = error.to_string();
+    match error.kind() {
+        ErrorKind::Corruption => EngineError::Corrupt(text),
+        ErrorKind::NotFound
+        | ErrorKind::NotSupported
+        | ErrorKind::InvalidArgument
+        | ErrorKind::IOError
+        | ErrorKind::MergeInProgress
+        | ErrorKind::Incomplete
+        | ErrorKind::ShutdownInProgress
+        | ErrorKind::TimedOut
+        | ErrorKind::Aborted
+        | ErrorKind::Busy
+        | ErrorKind::Expired
+        | ErrorKind::TryAgain
+        | ErrorKind::CompactionTooLarge
+        | ErrorKind::ColumnFamilyDropped
+        | ErrorKind::Unknown => EngineError::Io(text),
+    }
+}
+
+fn get(db: &Db, family: Family, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, EngineError> {
+    let handle = handle(db, family)?;
+    let value = db.get_pinned_cf_opt(&handle, key, options).map_err(error)?;
+    Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+}
+
+fn handle(db: &Db, family: Family) -> Result<Arc<rocksdb::BoundColumnFamily<'_>>, EngineError> {
+    db.cf_handle(family.name())
+        .ok_or_else(|| EngineError::Corrupt(format!("column family '{}' is missing", family.name())))
+}
+
+fn scan(
+    db: &Db,
+    family: Family,
+    span: &Span,
+    order: Order,
+    mut options: ReadOptions,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+) -> Result<(), EngineError> {
+    if span.is_empty() {
+        return Ok(());
+    }
+    options.set_iterate_lower_bound(span.from.clone());
+    if let Some(to) = &span.to {
+        options.set_iterate_upper_bound(to.clone());
+    }
+    let mut rows = db.raw_iterator_cf_opt(&handle(db, family)?, options);
+    match order {
+        Order::Ascending => rows.seek_to_first(),
+        Order::Descending => rows.seek_to_last(),
+    }
+    while let Some((key, value)) = rows.item() {
+        if visit(key, value) == Visit::Stop {
+            return Ok(());
+        }
+        match order {
+            Order::Ascending => rows.next(),
+            Order::Descending => rows.prev(),
+        }
+    }
+    rows.status().map_err(error)
+}
+
+impl Read for Inspection {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        get(&self.db, family, key, &ReadOptions::default())
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        span: &Span,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+    ) -> Result<(), EngineError> {
+        scan(&self.db, family, span, order, ReadOptions::default(), visit)
+    }
+}
+
+impl Read for RocksEngine {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        get(&self.db, family, key, &ReadOptions::default())
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        span: &Span,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+    ) -> Result<(), EngineError> {
+        scan(&self.db, family, span, order, ReadOptions::default(), visit)
+    }
+}
+
+impl Engine for RocksEngine {
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
+        let mut writes = WriteBatch::default();
+        for change in batch.changes() {
+            match change {
+                Change::Put { family, key, value } => writes.put_cf(&handle(&self.db, family)?, key, value),
+                Change::Delete { family, key } => writes.delete_cf(&handle(&self.db, family)?, key),
+                Change::DeleteRange { family, from, to } => {
+                    writes.delete_range_cf(&handle(&self.db, family)?, from, to);
+                }
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Sync);
+        self.db.write_opt(writes, &options).map_err(error)
+    }
+
+    fn snapshot(&self) -> Box<dyn Read> {
+        let db = self.db.clone();
+        let snapshot = db.snapshot();
+        // SAFETY: the snapshot borrows `*db`, which lives on the heap behind an `Arc` that `RocksSnapshot` owns and
+        // drops after the snapshot (fields drop in order of declaration).
+        let snapshot = unsafe {
+            std::mem::transmute::<SnapshotWithThreadMode<'_, Db>, SnapshotWithThreadMode<'static, Db>>(snapshot)
+        };
+        Box::new(RocksSnapshot { snapshot, db })
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        let handles = Family::ALL.iter().map(|family| handle(&self.db, *family)).collect::<Result<Vec<_>, _>>()?;
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&handles.iter().collect::<Vec<_>>(), &options).map_err(error)
+    }
+
+    fn remove(&self, family: Family, span: &Span) -> Result<(), EngineError> {
+        let handle = handle(&self.db, family)?;
+        let to = span.to.as_deref().unwrap_or(&[0xff; 64]);
+        self.db.delete_file_in_range_cf(&handle, span.from.as_slice(), to).map_err(error)?;
+        self.db.delete_range_cf(&handle, span.from.as_slice(), to).map_err(error)
+    }
+
+    fn sync_delay(&self) -> Option<Duration> {
+        None
+    }
+}
+
+struct RocksSnapshot {
+    // Dropped before `db`, see `snapshot`.
+    snapshot: SnapshotWithThreadMode<'static, Db>,
+    db: Arc<Db>,
+}
+
+impl RocksSnapshot {
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&self.snapshot);
+        options
+    }
+}
+
+impl Read for RocksSnapshot {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        get(&self.db, family, key, &self.options())
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        span: &Span,
+        order: Order,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> Visit,
+    ) -> Result<(), EngineError> {
+        scan(&self.db, family, span, order, self.options(), visit)
+    }
+}

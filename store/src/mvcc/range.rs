@@ -1,0 +1,248 @@
+//! Reading keys, now or at any revision from the floor on.
+//!
+//! A read of the newest revision walks the `current` rows and nothing else. A read in the past walks the `index` rows
+//! to find, for each key, its newest change at or below the revision, and then fetches the changes that are answered.
+//! Either way a limit ends the walk after one key more, unless the keys are to be counted.
+
+use bytes::Bytes;
+use trefoil_causality::Revision;
+
+use super::Head;
+use crate::codec::Malformed;
+use crate::command::{KeyRange, Pair, RangeEnd, RangeOp, RangeReply, Refusal};
+use crate::engine::{EngineError, Family, Order, Read, Span, Visit, try_scan};
+use crate::key::{self, ChangeId, StoreNumber};
+use crate::record::{ChangeRecord, Version, index_alive};
+
+/// The keys `op` asks for, or why they cannot be read.
+pub fn range(
+    read: &dyn Read,
+    store: StoreNumber,
+    head: &Head,
+    op: &RangeOp,
+) -> Result<Result<RangeReply, Refusal>, EngineError> {
+    match head.readable(op.revision) {
+        Ok(revision) => read_at(read, store, head, revision, op).map(Ok),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Reads at a revision that is known to be readable.
+pub(super) fn read_at(
+    read: &dyn Read,
+    store: StoreNumber,
+    head: &Head,
+    revision: Revision,
+    op: &RangeOp,
+) -> Result<RangeReply, EngineError> {
+    let mut reply = if revision == head.revision {
+        read_current(read, store, op)?
+    } else {
+        read_history(read, store, revision, op)?
+    };
+    if op.keys_only {
+        reply.pairs.iter_mut().for_each(|pair| pair.value = Bytes::new());
+    }
+    Ok(reply)
+}
+
+fn read_current(read: &dyn Read, store: StoreNumber, op: &RangeOp) -> Result<RangeReply, EngineError> {
+    let mut cut = Cut::new(op);
+    let mut pairs = Vec::new();
+    current_rows(read, store, &op.range, order(op), |key, row| {
+        if cut.takes_next() {
+            let version = Version::decode(Bytes::copy_from_slice(row))?;
+            pairs.push(version.into_pair(Bytes::copy_from_slice(key)));
+        }
+        Ok(cut.goes_on())
+    })?;
+    Ok(cut.reply(op, pairs))
+}
+
+fn read_history(
+    read: &dyn Read,
+    store: StoreNumber,
+    revision: Revision,
+    op: &RangeOp,
+) -> Result<RangeReply, EngineError> {
+    let mut cut = Cut::new(op);
+    let mut found = Vec::new();
+    living_at(read, store, &op.range, revision, order(op), &mut |key, id| {
+        if cut.takes_next() {
+            found.push((Bytes::copy_from_slice(key), id));
+        }
+        cut.goes_on()
+    })?;
+    let pairs = found.into_iter().map(|(key, id)| Ok(version_of(read, store, id)?.into_pair(key)));
+    let pairs = pairs.collect::<Result<Vec<Pair>, EngineError>>()?;
+    Ok(cut.reply(op, pairs))
+}
+
+fn order(op: &RangeOp) -> Order {
+    if op.descending { Order::Descending } else { Order::Ascending }
+}
+
+/// Where a range is cut: counts the living keys the walk meets.
+struct Cut {
+    /// How many keys are answered.
+    most: u64,
+    /// Whether the walk goes on to the end of the range.
+    counting: bool,
+    met: u64,
+}
+
+impl Cut {
+    fn new(op: &RangeOp) -> Cut {
+        let most = if op.count_only { 0 } else { op.limit.unwrap_or(u64::MAX) };
+        Cut { most, counting: op.count || op.count_only, met: 0 }
+    }
+
+    /// Meets the next key; whether it is part of the answer.
+    fn takes_next(&mut self) -> bool {
+        self.met += 1;
+        self.met <= self.most
+    }
+
+    fn goes_on(&self) -> Visit {
+        if self.counting || self.met <= self.most { Visit::Next } else { Visit::Stop }
+    }
+
+    fn reply(self, op: &RangeOp, pairs: Vec<Pair>) -> RangeReply {
+        let more = !op.count_only && self.met > self.most;
+        RangeReply { pairs, more, count: self.counting.then_some(self.met) }
+    }
+}
+
+/// Shows the user key and the `current` row of each living key of `range`.
+pub(super) fn current_rows(
+    read: &dyn Read,
+    store: StoreNumber,
+    range: &KeyRange,
+    order: Order,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<Visit, EngineError>,
+) -> Result<(), EngineError> {
+    if range.end == RangeEnd::Single {
+        if let Some(row) = read.get(Family::Current, &key::current(store, &range.key))? {
+            visit(&range.key, &row)?;
+        }
+        return Ok(());
+    }
+    let span = key::current_span(store, &range.key, range.upper().as_deref());
+    if span.is_empty() {
+        return Ok(());
+    }
+    try_scan(read, Family::Current, &span, order, |key, row| {
+        visit(key::decode_current(key).ok_or(Malformed { what: "current key" })?, row)
+    })
+}
+
+/// Shows each key of `range` that lives at `revision`, with the change that made it what it was then.
+pub(super) fn living_at(
+    read: &dyn Read,
+    store: StoreNumber,
+    range: &KeyRange,
+    revision: Revision,
+    order: Order,
+    visit: &mut dyn FnMut(&[u8], ChangeId) -> Visit,
+) -> Result<(), EngineError> {
+    if range.end == RangeEnd::Single {
+        let up_to = ChangeId { revision, sub: u32::MAX };
+        if let Some((id, true)) = newest_change(read, store, &range.key, up_to)? {
+            visit(&range.key, id);
+        }
+        return Ok(());
+    }
+    let span = key::index_span(store, &range.key, range.upper().as_deref());
+    if span.is_empty() {
+        return Ok(());
+    }
+    match order {
+        Order::Ascending => living_ascending(read, &span, revision, visit),
+        Order::Descending => living_descending(read, &span, revision, visit),
+    }
+}
+
+/// Within a key the newest change comes first: the first one not above `revision` decides.
+fn living_ascending(
+    read: &dyn Read,
+    span: &Span,
+    revision: Revision,
+    visit: &mut dyn FnMut(&[u8], ChangeId) -> Visit,
+) -> Result<(), EngineError> {
+    let mut decided: Option<Vec<u8>> = None;
+    try_scan(read, Family::Index, span, Order::Ascending, |row, value| {
+        let (key, id, alive) = index_row(row, value)?;
+        if id.revision > revision || decided.as_ref() == Some(&key) {
+            return Ok(Visit::Next);
+        }
+        let next = if alive { visit(&key, id) } else { Visit::Next };
+        decided = Some(key);
+        Ok(next)
+    })
+}
+
+/// Within a key the oldest change comes first: the last one not above `revision` decides, and that it was the last is
+/// known only when another key comes.
+fn living_descending(
+    read: &dyn Read,
+    span: &Span,
+    revision: Revision,
+    visit: &mut dyn FnMut(&[u8], ChangeId) -> Visit,
+) -> Result<(), EngineError> {
+    let mut show = |candidate: Option<(Vec<u8>, ChangeId, bool)>| match candidate {
+        Some((key, id, true)) => visit(&key, id),
+        Some((_, _, false)) | None => Visit::Next,
+    };
+    let mut candidate: Option<(Vec<u8>, ChangeId, bool)> = None;
+    try_scan(read, Family::Index, span, Order::Descending, |row, value| {
+        let (key, id, alive) = index_row(row, value)?;
+        let left = candidate.take_if(|(of, ..)| *of != key);
+        if show(left) == Visit::Stop {
+            return Ok(Visit::Stop);
+        }
+        if id.revision <= revision {
+            candidate = Some((key, id, alive));
+        }
+        Ok(Visit::Next)
+    })?;
+    // After a stop there is no candidate: it was taken to be shown.
+    show(candidate);
+    Ok(())
+}
+
+/// The newest change of `key` not above `up_to`, and whether it left the key alive.
+pub(super) fn newest_change(
+    read: &dyn Read,
+    store: StoreNumber,
+    key: &[u8],
+    up_to: ChangeId,
+) -> Result<Option<(ChangeId, bool)>, EngineError> {
+    let end = key::index_span(store, key, KeyRange::single(key.to_vec()).upper().as_deref()).to;
+    let span = Span { from: key::index(store, key, up_to), to: end };
+    let mut newest = None;
+    try_scan(read, Family::Index, &span, Order::Ascending, |row, value| {
+        let (_, id, alive) = index_row(row, value)?;
+        newest = Some((id, alive));
+        Ok(Visit::Stop)
+    })?;
+    Ok(newest)
+}
+
+/// What the put `id` made of its key.
+pub(super) fn version_of(read: &dyn Read, store: StoreNumber, id: ChangeId) -> Result<Version, EngineError> {
+    let row = read.get(Family::Changes, &key::change(store, id))?;
+    let row = row.ok_or_else(|| EngineError::Corrupt(format!("index row without its change row: {id:?}")))?;
+    match ChangeRecord::decode(row)? {
+        ChangeRecord::Put { key: _, create_revision, version, lease, value } => {
+            Ok(Version { create_revision, modified: id, version, lease, value })
+        }
+        ChangeRecord::Delete { key: _ } => {
+            Err(EngineError::Corrupt(format!("index row of a put names a delete: {id:?}")))
+        }
+    }
+}
+
+fn index_row(row: &[u8], value: &[u8]) -> Result<(Vec<u8>, ChangeId, bool), EngineError> {
+    let (key, id) = key::decode_index(row).ok_or(Malformed { what: "index key" })?;
+    Ok((key, id, index_alive(value)?))
+}
