@@ -1,7 +1,7 @@
 //! Printing what was found: for people (plain, table) or for programs (JSON, one object a line).
 //!
-//! A command describes its findings as a [`Sheet`]; how that looks is decided here. What is streamed is printed row
-//! by row with [`Output::row`].
+//! A command describes its findings as a [`Sheet`]; how that looks is decided here. What is streamed is printed pair by
+//! pair, with the other methods of [`Output`].
 
 use std::io::{self, BufWriter, Write};
 

@@ -134,7 +134,7 @@ impl Removal {
 
     async fn send(self) -> Result<DeleteReply, Error> {
         let request = self.request;
-        let prepare = |header| v1::DeleteRequest { header: Some(header), ..request };
+        let prepare = move |header| v1::DeleteRequest { header: Some(header), ..request };
         let reply = session::write(&self.client, self.session.as_ref(), self.timeout, prepare).await?;
         Ok(DeleteReply {
             header: convert::header(reply.header),

@@ -83,7 +83,7 @@ impl Put {
     /// is no error.
     pub async fn send(self) -> Result<PutReply, Error> {
         let request = self.request;
-        let prepare = |header| v1::PutRequest { header: Some(header), ..request };
+        let prepare = move |header| v1::PutRequest { header: Some(header), ..request };
         let reply = session::write(&self.client, self.session.as_ref(), self.timeout, prepare).await?;
         Ok(PutReply {
             header: convert::header(reply.header),

@@ -66,7 +66,8 @@ pub async fn run(args: Import, global: &Global, output: &mut Output) -> Result<E
     let bar = progress(found.files.len() as u64);
     let mut tally = Tally::default();
     for unreadable in &found.unreadable {
-        tally.note(Path::new(""), Fate::Left(unreadable.clone()), &bar)?;
+        tally.left += 1;
+        eprintln!("kvctl: not stored: {unreadable}");
     }
     let done = store_all(found.files, &session, &args.prefix, timeout, &bar, &mut tally).await;
     bar.finish_and_clear();

@@ -8,6 +8,7 @@ use trefoil_client::{Client, KeyValue};
 
 use super::tell_staleness;
 use crate::args::Scan;
+use crate::encoding;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format, Output, Sheet};
 
@@ -56,6 +57,7 @@ fn build(args: &Scan, client: &Client) -> Result<trefoil_client::Scan, Failure> 
 
 fn line(pair: &KeyValue, keys_only: bool, output: &mut Output) -> Result<(), Failure> {
     match output.format {
+        Format::Json if keys_only => output.json(&json!({ "key": encoding::to_json(&pair.key) }))?,
         Format::Json => output.json(&output::pair_json(pair))?,
         Format::Plain | Format::Table if keys_only => output.line(&pair.key)?,
         Format::Plain | Format::Table => {

@@ -48,6 +48,8 @@ struct Cache {
     /// Whether `committed` is newer than what the next append's batch must carry.
     committed_dirty: bool,
     purged: Option<LogId>,
+    /// The first index that is kept, or would be.
+    first: u64,
     last: Option<LogId>,
     tail: VecDeque<(LogEntry, usize)>,
     tail_bytes: usize,
@@ -76,12 +78,17 @@ impl LogStore {
         let vote = read(key::log::vote(replica))?.map(decode_vote).transpose()?;
         let committed = read(key::log::committed(replica))?.map(decode_log_id).transpose()?;
         let purged = read(key::log::purged(replica))?.map(decode_log_id).transpose()?;
-        let last = last_entry(engine.as_ref(), replica)?.map(|entry| entry.log_id).max(purged);
+        let last = end_entry(engine.as_ref(), replica, Order::Descending)?.map(|entry| entry.log_id).max(purged);
+        let first = match purged {
+            Some(purged) => purged.index() + 1,
+            None => end_entry(engine.as_ref(), replica, Order::Ascending)?.map_or(0, |entry| entry.log_id.index()),
+        };
         let cache = Cache {
             vote,
             committed: committed.filter(|committed| Some(*committed) <= last),
             committed_dirty: false,
             purged,
+            first,
             last,
             tail: VecDeque::new(),
             tail_bytes: 0,
@@ -94,7 +101,7 @@ impl LogStore {
     /// How much log is kept.
     pub fn size(&self) -> LogSize {
         let cache = self.lock();
-        LogSize { first: cache.purged.map_or(0, |id| id.index() + 1), bytes: cache.bytes }
+        LogSize { first: cache.first, bytes: cache.bytes }
     }
 
     /// Puts the committed position into the history, so that the next start applies everything up to it at once.
@@ -114,8 +121,7 @@ impl LogStore {
     fn read(&self, from: u64, to: u64, bounded: bool) -> io::Result<Vec<LogEntry>> {
         let (from, to) = {
             let cache = self.lock();
-            let first = cache.purged.map_or(0, |id| id.index() + 1);
-            (from.max(first), to.min(cache.last.map_or(0, |id| id.index() + 1)))
+            (from.max(cache.first), to.min(cache.last.map_or(0, |id| id.index() + 1)))
         };
         let mut found = Vec::new();
         let mut bytes = 0;
@@ -197,8 +203,9 @@ impl Cache {
 
     fn push(&mut self, entry: LogEntry, size: usize) {
         let id = entry.log_id;
-        if let Some(last) = self.last {
-            assert_eq!(id.index(), last.index() + 1, "log entries are contiguous");
+        match self.last {
+            Some(last) => assert_eq!(id.index(), last.index() + 1, "log entries are contiguous"),
+            None => self.first = id.index(),
         }
         self.last = Some(id);
         self.tail.push_back((entry, size));
@@ -228,7 +235,7 @@ impl Cache {
             self.tail_bytes -= size;
             self.tail.pop_back();
         }
-        self.last = keep;
+        self.last = self.last.min(keep);
         self.written = self.written.min(keep.map(|id| id.index()));
     }
 
@@ -241,6 +248,7 @@ impl Cache {
             self.tail.pop_front();
         }
         self.purged = self.purged.max(Some(upto));
+        self.first = self.first.max(upto.index() + 1);
         self.last = self.last.max(Some(upto));
         self.bytes = self.tail_bytes;
     }
@@ -365,9 +373,10 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     (from, to)
 }
 
-fn last_entry(engine: &dyn Read, replica: ReplicaId) -> Result<Option<LogEntry>, EngineError> {
+/// The first or the last entry.
+fn end_entry(engine: &dyn Read, replica: ReplicaId, order: Order) -> Result<Option<LogEntry>, EngineError> {
     let mut row = None;
-    engine.scan(Family::Log, &key::log::all_entries(replica), Order::Descending, &mut |key, value| {
+    engine.scan(Family::Log, &key::log::all_entries(replica), order, &mut |key, value| {
         row = Some((key.to_vec(), bytes::Bytes::copy_from_slice(value)));
         Visit::Stop
     })?;

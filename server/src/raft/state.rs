@@ -260,7 +260,11 @@ impl RaftStateMachine<Group> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Group>, image: StateImage) -> io::Result<()> {
         let store = match image {
             StateImage::Received { store } => store,
-            StateImage::Built { .. } => return Err(io::Error::other("a snapshot built here is not installed here")),
+            StateImage::Built { read, store } => {
+                let fresh = self.stores.allocate().await?;
+                copy_rows(read.as_ref(), store.number(), self.engine.as_ref(), fresh).map_err(io::Error::other)?;
+                fresh
+            }
         };
         let record = ReplicaRecord { store, ..self.record };
         let mut batch = Batch::new();
@@ -324,6 +328,22 @@ pub fn snapshot_rows(
         }
     }
     Ok((count > 0).then(|| (rows.into(), count)))
+}
+
+/// Copies a snapshot made on this node under a fresh number.
+fn copy_rows(
+    read: &dyn Read,
+    store: StoreNumber,
+    engine: &dyn Engine,
+    fresh: StoreNumber,
+) -> Result<(), EngineError> {
+    let mut cursor = Some((0, Vec::new()));
+    while cursor.is_some() {
+        if let Some((rows, _)) = snapshot_rows(read, store, &mut cursor, BATCH_BYTES_MAX)? {
+            engine.write(&receive_rows(rows, fresh)?.0, Durability::NoSync)?;
+        }
+    }
+    Ok(())
 }
 
 fn put_row(out: &mut Vec<u8>, place: usize, row: &[u8], value: &[u8]) {

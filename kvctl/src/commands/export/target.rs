@@ -47,10 +47,12 @@ impl Target {
         }
         let mut options = fs::OpenOptions::new();
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let mut file = options.write(true).create(true).custom_flags(flags).open(self.dir.join(relative))?;
+        let mut file =
+            options.write(true).create(true).truncate(false).custom_flags(flags).open(self.dir.join(relative))?;
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("there is something else than a regular file"));
         }
+        // Emptied only now that it is known to be a file.
         file.set_len(0)?;
         file.write_all(value)
     }

@@ -1,0 +1,128 @@
+//! Line 6: directories that were wiped, and copies that were put back. Neither may make a cluster forget.
+
+use std::fs;
+use std::time::Duration;
+
+use trefoil_client::{Client, KeyRange};
+
+use crate::cluster::Cluster;
+use crate::files::{replace_with_copy, sums};
+use crate::load::fill;
+use crate::process::{READY_LINE, Start};
+use crate::scenario::{Scenario, beside_others};
+use crate::wait::until;
+
+/// How long a node is watched that must not become ready.
+const WATCHED: Duration = Duration::from_secs(8);
+const PATIENCE: Duration = Duration::from_secs(20);
+const KEYS: u64 = 500;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_wiped_directories_found_nothing() {
+    let scenario = Scenario::begin("cluster_6::two_wiped_directories_found_nothing");
+    let _turn = beside_others().await;
+    let keys = scenario.pick(10_000, KEYS);
+    let mut cluster = Cluster::form(3, &[]).await;
+    fill(&cluster.client().await, "kept/", keys, 100, 50).await;
+    cluster.terminate_all().await;
+    for node in [1, 2] {
+        let aside = cluster.folder(&format!("aside.{node}"));
+        fs::rename(&cluster.nodes[node].dir, aside).expect("to put a directory aside");
+    }
+    for node in 0..3 {
+        cluster.launch(node);
+    }
+    for node in [1, 2] {
+        stays_out(&mut cluster, node).await;
+    }
+    nobody_is_ready(&mut cluster).await;
+    cluster.terminate_all().await;
+    for node in [1, 2] {
+        let aside = cluster.folder(&format!("aside.{node}"));
+        replace_with_copy(&aside, &cluster.nodes[node].dir);
+    }
+    cluster.start_all().await;
+    assert_eq!(count(&cluster.client().await).await, keys, "expected all keys once the directories are back");
+    cluster.expect_equal_replicas().await;
+    println!("{keys} keys are all there after two of three directories were wiped and put back");
+}
+
+/// A wiped node says one clear line, and says it no more often than every few seconds.
+async fn stays_out(cluster: &mut Cluster, node: usize) {
+    let name = cluster.nodes[node].name.clone();
+    let process = cluster.nodes[node].running();
+    let what = format!("a line of {name} that it stays out and how to go on");
+    until(&what, PATIENCE, async || {
+        let log = process.log();
+        let clear = log.lines().any(|line| line.contains("stays out") && line.contains("kvctl node replace"));
+        clear.then_some(())
+    })
+    .await;
+}
+
+/// No node becomes ready, nobody leads, and all are up.
+async fn nobody_is_ready(cluster: &mut Cluster) {
+    let start = cluster.nodes[0].running().outcome(WATCHED).await;
+    assert_eq!(start, Start::StaysOut, "expected the node with its directory to wait for a quorum");
+    for node in 0..3 {
+        if let Some(status) = cluster.status(node).await {
+            assert!(!status.ready, "expected {} not to be ready", status.name);
+            let leaders = status.replicas.iter().filter(|replica| replica.leader.is_some()).count();
+            assert_eq!(leaders, 0, "expected {} to know no leader: {status:?}", status.name);
+        }
+        let process = cluster.nodes[node].running();
+        assert_eq!(process.exited(), None, "expected the node to stay up; its log:\n{}", process.log_end());
+        assert!(!process.log().contains(READY_LINE), "expected no node to be ready:\n{}", process.log_end());
+    }
+}
+
+async fn count(client: &Client) -> u64 {
+    let counted = client.scan(KeyRange::prefix("kept/")).count_only().await;
+    let counted = counted.unwrap_or_else(|error| panic!("expected to count the keys: {error}"));
+    counted.count.expect("a count that was asked for")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_copy_is_refused() {
+    let scenario = Scenario::begin("cluster_6::an_old_copy_is_refused");
+    let _turn = beside_others().await;
+    let writes = scenario.pick(10_000, KEYS);
+    let mut cluster = Cluster::form(3, &[]).await;
+    fill(&cluster.client().await, "kept/", 100, 100, 1).await;
+    let node = cluster.follower().await;
+    cluster.terminate(node).await;
+    let copy = cluster.folder("copy");
+    replace_with_copy(&cluster.nodes[node].dir, &copy);
+    cluster.start(node).await;
+    fill(&cluster.client().await, "kept/", writes, 100, 1).await;
+    cluster.terminate(node).await;
+    let newest = cluster.folder("newest");
+    replace_with_copy(&cluster.nodes[node].dir, &newest);
+    replace_with_copy(&copy, &cluster.nodes[node].dir);
+    cluster.launch(node);
+    says_old_copy(&mut cluster).await;
+    let start = cluster.nodes[node].running().outcome(WATCHED).await;
+    let log = cluster.nodes[node].running().log_end();
+    match start {
+        Start::StaysOut => {}
+        Start::Exited(status) => assert!(!status.success(), "expected a refusal to be a failure:\n{log}"),
+        Start::Ready => panic!("expected a copy that is {writes} writes old never to be ready:\n{log}"),
+    }
+    // It may have ended by itself.
+    cluster.nodes[node].process = None;
+    replace_with_copy(&newest, &cluster.nodes[node].dir);
+    assert_eq!(sums(&newest), sums(&cluster.nodes[node].dir), "expected the newest directory to be back");
+    cluster.start(node).await;
+    assert_eq!(count(&cluster.client().await).await, writes, "expected all writes to be there");
+    cluster.expect_equal_replicas().await;
+    println!("a copy made {writes} writes ago was refused: {start:?}");
+}
+
+/// Some node says that an old copy was put back.
+async fn says_old_copy(cluster: &mut Cluster) {
+    until("a line that an old copy was put back", PATIENCE, async || {
+        let mut logs = cluster.nodes.iter().filter_map(|node| node.process.as_ref()).map(|process| process.log());
+        logs.any(|log| log.contains("an old copy was put back")).then_some(())
+    })
+    .await;
+}

@@ -1,0 +1,24 @@
+//! Cluster tests: real `kvd` processes, real sockets, a real disk, killed and damaged in earnest.
+//!
+//! One module per line of the foundation's "must show" list. Each test has a short form, which `make test` runs, and
+//! a full one (`SHOW=full`); each prints its figures and asserts its bounds. The program under test is `KVD_BIN`, or
+//! the `kvd` beside this binary. `SEED=n` repeats the random choices of a run.
+//!
+//! Left out: what can be shown in one thread on simulated time, which the server's own tests do, and the bench.
+
+mod bad_start;
+mod cluster;
+mod cluster_10;
+mod cluster_2;
+mod cluster_3;
+mod cluster_4;
+mod cluster_5;
+mod cluster_6;
+mod cluster_7;
+mod cluster_9;
+mod files;
+mod load;
+mod process;
+mod raw;
+mod scenario;
+mod wait;
