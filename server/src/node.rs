@@ -427,6 +427,7 @@ impl Membership {
         let acquaintances = Arc::new(acquaintances);
         let peers = Arc::new(Peers::new(acquaintances.clone(), addresses));
         let router = Arc::new(Router {
+            me: identity.node,
             map,
             replicas: Arc::new(ArcSwap::from_pointee(LocalReplicas::new())),
             peers,

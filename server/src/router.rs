@@ -28,6 +28,7 @@ pub type LocalReplicas = BTreeMap<PartitionId, Arc<Replica>>;
 
 /// See the file's head.
 pub struct Router {
+    pub me: NodeId,
     pub map: Arc<ArcSwap<ClusterMap>>,
     pub replicas: Arc<ArcSwap<LocalReplicas>>,
     pub peers: Arc<Peers>,
@@ -41,14 +42,14 @@ struct Target {
 }
 
 impl Router {
-    /// Carries out a command in a keyspace; on another node if that one leads.
+    /// Carries out a command in a keyspace; on another node if that one leads. Says where it was carried out.
     pub async fn write(
         &self,
         keyspace: &str,
         command: Command,
         request: Option<RequestId>,
         deadline: Instant,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<(Outcome, NodeId), Error> {
         let target = self.target(keyspace)?;
         self.write_to(target, command, request, deadline).await
     }
@@ -56,7 +57,8 @@ impl Router {
     /// As [`Router::write`], in `_meta`.
     pub async fn write_meta(&self, command: Command, deadline: Instant) -> Result<Outcome, Error> {
         let target = self.target_of(PartitionId::META)?;
-        self.write_to(target, command, None, deadline).await
+        let (outcome, _) = self.write_to(target, command, None, deadline).await?;
+        Ok(outcome)
     }
 
     async fn write_to(
@@ -65,37 +67,39 @@ impl Router {
         command: Command,
         request: Option<RequestId>,
         deadline: Instant,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<(Outcome, NodeId), Error> {
         let Some(local) = &target.local else {
-            return self.forward(&target.row, self.any_holder(&target.row)?, command, request, deadline).await;
+            let holder = self.any_holder(&target.row)?;
+            return Ok((self.forward(&target.row, holder, command, request, deadline).await?, holder));
         };
         match local.write(command.clone(), request, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) => {
-                self.forward(&target.row, leader, command, request, deadline).await
+                Ok((self.forward(&target.row, leader, command, request, deadline).await?, leader))
             }
-            result => result,
+            result => Ok((result?, self.me)),
         }
     }
 
-    /// Reads keys.
+    /// Reads keys. Says which node should be asked next time.
     pub async fn read(
         &self,
         keyspace: &str,
         op: RangeOp,
         consistency: Consistency,
         deadline: Instant,
-    ) -> Result<Answer, Error> {
+    ) -> Result<(Answer, NodeId), Error> {
         let target = self.target(keyspace)?;
         let Some(local) = &target.local else {
-            return self.read_elsewhere(&target.row, op, deadline).await;
+            let holder = self.any_holder(&target.row)?;
+            return Ok((self.read_elsewhere(&target.row, holder, op, deadline).await?, holder));
         };
         match local.read(op.clone(), consistency, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) => {
                 self.catch_up(&target.row, local, leader, deadline).await?;
                 let answer = local.read(op, Consistency::Stale { context: None }, deadline).await?;
-                Ok(Answer { effective: Effective::Linearizable, ..answer })
+                Ok((Answer { effective: Effective::Linearizable, ..answer }, leader))
             }
-            result => result,
+            result => Ok((result?, self.me)),
         }
     }
 
@@ -230,9 +234,15 @@ impl Router {
     }
 
     /// A read on a node without a replica: the leader reads, linearizably whatever was asked.
-    async fn read_elsewhere(&self, row: &PlacementRow, op: RangeOp, deadline: Instant) -> Result<Answer, Error> {
+    async fn read_elsewhere(
+        &self,
+        row: &PlacementRow,
+        holder: NodeId,
+        op: RangeOp,
+        deadline: Instant,
+    ) -> Result<Answer, Error> {
         let command = Command::Op(Op::Range(op));
-        let outcome = self.forward(row, self.any_holder(row)?, command, None, deadline).await;
+        let outcome = self.forward(row, holder, command, None, deadline).await;
         let outcome = outcome.map_err(|error| match error {
             // A read that has no answer has done nothing.
             Error::Unknown { why } => Error::Unavailable { why },

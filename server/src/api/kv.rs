@@ -8,6 +8,7 @@ use futures::Stream;
 use prost::Message;
 use tonic::{Request, Response, Status};
 use trefoil_causality::Revision;
+use trefoil_placement::NodeId;
 use trefoil_proto::v1::{self, kv_server::Kv};
 use trefoil_store::command::{
     Command, Compare, DeleteOp, KeyRange, Op, Outcome, PutOp, RangeEnd, RangeOp, Reply, RequestId, Txn,
@@ -41,6 +42,13 @@ struct Call {
     deadline: Instant,
 }
 
+/// A command that was carried out.
+struct Done {
+    header: Option<v1::ResponseHeader>,
+    revision: Revision,
+    reply: Reply,
+}
+
 impl KvService {
     fn begin<T: Message>(
         &self,
@@ -60,18 +68,18 @@ impl KvService {
 }
 
 impl Call {
-    fn header(&self, revision: Revision) -> Option<v1::ResponseHeader> {
+    fn header(&self, revision: Revision, node: NodeId) -> Option<v1::ResponseHeader> {
         let identity = &self.serving.identity;
         Some(v1::ResponseHeader {
             cluster_id: Bytes::copy_from_slice(&identity.cluster.0.to_be_bytes()),
-            node_id: identity.node.0,
+            node_id: node.0,
             revision: revision.0,
             map_version: self.serving.router.map.load().version.0,
         })
     }
 
     /// Checks and carries out an operation.
-    async fn execute(&self, op: Op) -> Result<(Revision, Reply), Error> {
+    async fn execute(&self, op: Op) -> Result<Done, Error> {
         mvcc::check(&op, &self.serving.limits)?;
         let grows = matches!(op, Op::Put(_) | Op::Txn(_));
         if grows && self.serving.health.disk_full() {
@@ -80,10 +88,10 @@ impl Call {
         self.command(Command::Op(op)).await
     }
 
-    async fn command(&self, command: Command) -> Result<(Revision, Reply), Error> {
-        let Outcome { revision, result } =
+    async fn command(&self, command: Command) -> Result<Done, Error> {
+        let (Outcome { revision, result }, node) =
             self.serving.router.write(&self.keyspace, command, self.request_id, self.deadline).await?;
-        Ok((revision, result?))
+        Ok(Done { header: self.header(revision, node), revision, reply: result? })
     }
 }
 
@@ -126,9 +134,9 @@ impl Kv for KvService {
             ..RangeOp::all(range)
         };
         mvcc::check(&Op::Range(op.clone()), &call.serving.limits).map_err(Error::from)?;
-        let answer = call.serving.router.read(&call.keyspace, op, consistency, call.deadline).await?;
+        let (answer, node) = call.serving.router.read(&call.keyspace, op, consistency, call.deadline).await?;
         Ok(Response::new(v1::GetResponse {
-            header: call.header(answer.revision),
+            header: call.header(answer.revision, node),
             values: convert::pairs(answer.reply.pairs),
             context: convert::context(answer.revision),
             consistency: Some(convert::effective(answer.effective)),
@@ -141,14 +149,14 @@ impl Kv for KvService {
         let compare = convert::condition(&put.key, put.condition)?;
         let op =
             PutOp { key: put.key, value: Some(put.value), lease: Some(put.lease), previous: put.previous };
-        let (revision, reply) = call.execute(conditional(Op::Put(op), compare)).await?;
+        let Done { header, revision, reply } = call.execute(conditional(Op::Put(op), compare)).await?;
         let (written, previous) = match unwrap_conditional(reply) {
             Some(Reply::Put { previous }) => (true, previous),
             None => (false, None),
             Some(_) => return Err(other_question()),
         };
         Ok(Response::new(v1::PutResponse {
-            header: call.header(revision),
+            header,
             written,
             previous: previous.map(convert::pair),
             context: convert::context(revision),
@@ -164,14 +172,14 @@ impl Kv for KvService {
         }
         let compare = convert::condition(&range.key, delete.condition)?;
         let op = DeleteOp { range, previous: delete.previous };
-        let (revision, reply) = call.execute(conditional(Op::Delete(op), compare)).await?;
+        let Done { header, revision, reply } = call.execute(conditional(Op::Delete(op), compare)).await?;
         let (carried_out, deleted, previous) = match unwrap_conditional(reply) {
             Some(Reply::Delete { deleted, previous }) => (true, deleted, previous),
             None => (false, 0, Vec::new()),
             Some(_) => return Err(other_question()),
         };
         Ok(Response::new(v1::DeleteResponse {
-            header: call.header(revision),
+            header,
             carried_out,
             deleted,
             previous: convert::pairs(previous),
@@ -209,10 +217,10 @@ impl Kv for KvService {
     async fn txn(&self, request: Request<v1::TxnRequest>) -> Result<Response<v1::TxnResponse>, Status> {
         let call = self.begin(&request, request.get_ref().header.clone())?;
         let txn = convert::txn(request.into_inner().txn)?;
-        let (revision, reply) = call.execute(Op::Txn(txn)).await?;
+        let Done { header, revision, reply } = call.execute(Op::Txn(txn)).await?;
         let Reply::Txn { succeeded, replies } = reply else { return Err(other_question()) };
         Ok(Response::new(v1::TxnResponse {
-            header: call.header(revision),
+            header,
             succeeded,
             replies: replies.into_iter().map(convert::op_reply).collect::<Result<_, _>>()?,
             context: convert::context(revision),
@@ -226,9 +234,9 @@ impl Kv for KvService {
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
         let mut call = self.begin(&request, request.get_ref().header.clone())?;
         call.request_id = None;
-        let (revision, reply) = call.command(Command::OpenSession).await?;
+        let Done { header, reply, .. } = call.command(Command::OpenSession).await?;
         let Reply::SessionOpened { session } = reply else { return Err(other_question()) };
-        Ok(Response::new(v1::OpenSessionResponse { header: call.header(revision), session }))
+        Ok(Response::new(v1::OpenSessionResponse { header, session }))
     }
 
     async fn close_session(
@@ -237,14 +245,14 @@ impl Kv for KvService {
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
         let mut call = self.begin(&request, request.get_ref().header.clone())?;
         call.request_id = None;
-        let (revision, _) = call.command(Command::CloseSession(request.get_ref().session)).await?;
-        Ok(Response::new(v1::CloseSessionResponse { header: call.header(revision) }))
+        let Done { header, .. } = call.command(Command::CloseSession(request.get_ref().session)).await?;
+        Ok(Response::new(v1::CloseSessionResponse { header }))
     }
 
     async fn compact(&self, request: Request<v1::CompactRequest>) -> Result<Response<v1::CompactResponse>, Status> {
         let call = self.begin(&request, request.get_ref().header.clone())?;
-        let (revision, _) = call.command(Command::Compact(Revision(request.get_ref().revision))).await?;
-        Ok(Response::new(v1::CompactResponse { header: call.header(revision) }))
+        let Done { header, .. } = call.command(Command::Compact(Revision(request.get_ref().revision))).await?;
+        Ok(Response::new(v1::CompactResponse { header }))
     }
 }
 
@@ -269,7 +277,7 @@ async fn send_chunks(
         let last = !more || left == Some(0) || op.count_only;
         let next = found.pairs.last().map(|pair| pair.key.clone());
         let chunk = v1::ScanResponse {
-            header: call.header(pinned.revision()),
+            header: call.header(pinned.revision(), call.serving.identity.node),
             pairs: convert::pairs(std::mem::take(&mut found.pairs)),
             continuation: match (&next, last) {
                 (Some(next), false) => continuation(at, next),

@@ -2,7 +2,7 @@
 
 use tonic::metadata::AsciiMetadataValue;
 use tonic::{Code, Status};
-use trefoil_store::command::Refusal;
+use trefoil_store::command::{Refusal, UnknownReason};
 use trefoil_store::mvcc::Invalid;
 
 use crate::error::{Error, Outcome};
@@ -54,7 +54,8 @@ fn refusal_code(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::FutureRevision { .. } => (Code::OutOfRange, "FUTURE_REVISION"),
         Refusal::KeyNotFound => (Code::FailedPrecondition, "KEY_NOT_FOUND"),
         Refusal::LeaseNotFound { .. } => (Code::NotFound, "LEASE_NOT_FOUND"),
-        Refusal::OutcomeUnknown { .. } => (Code::Unknown, "UNKNOWN_OUTCOME"),
+        Refusal::OutcomeUnknown { reason: UnknownReason::SessionEnded } => (Code::Unknown, "SESSION_ENDED"),
+        Refusal::OutcomeUnknown { reason: UnknownReason::BelowWindow } => (Code::Unknown, "BELOW_WINDOW"),
         Refusal::TooManySessions { .. } => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
     }
 }
