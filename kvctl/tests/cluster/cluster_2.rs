@@ -56,7 +56,11 @@ async fn import_outlives_two_kills_of_the_leader() {
         let what = format!("{goal} of {} files stored", expected.len());
         let stored = until(&what, bound, async || stored(&client).await.filter(|stored| *stored >= goal)).await;
         let finished = running.is_finished();
-        println!("kill at {stored} of {} files, the import {}", expected.len(), if finished { "over" } else { "under way" });
+        println!(
+            "kill at {stored} of {} files, the import {}",
+            expected.len(),
+            if finished { "over" } else { "under way" }
+        );
         assert!(!(scenario.full && finished), "expected the import to be under way at {percent} %");
         let leader = cluster.leader().await;
         cluster.kill(leader).await;

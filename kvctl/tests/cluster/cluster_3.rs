@@ -36,20 +36,23 @@ impl FailingSync {
             .stdout(Stdio::null())
             .stderr(stderr)
             .spawn();
-        let strace = started.unwrap_or_else(|error| panic!("expected to start strace (make setup installs it): {error}"));
+        let strace =
+            started.unwrap_or_else(|error| panic!("expected to start strace (make setup installs it): {error}"));
         let mut failing = FailingSync { strace, said };
         until("strace to attach", PATIENCE, async || failing.is_attached().then_some(())).await;
         failing
     }
 
     fn is_attached(&mut self) -> bool {
-        let said = fs::read_to_string(&self.said).unwrap_or_default();
         let ended = self.strace.try_wait().expect("strace can be waited for");
+        let said = fs::read_to_string(&self.said).unwrap_or_default();
+        // It may have ended already: with the process, which may die at its first sync.
+        let attached = said.contains("attached");
         assert!(
-            ended.is_none() && !said.contains("not permitted"),
+            attached || ended.is_none() && !said.contains("not permitted"),
             "expected strace to attach; it may not trace other processes here (ptrace, CAP_SYS_PTRACE): {said}"
         );
-        said.contains("attached")
+        attached
     }
 }
 
@@ -88,8 +91,7 @@ async fn fail(cluster: &mut Cluster, node: usize, load: &Load, role: &str) {
     println!("{role} ended {:?} after its disk began to fail", from.elapsed());
     let log = process.log();
     assert_eq!(status.code(), Some(EXIT_DISK), "expected {role} to exit with {EXIT_DISK}; its log:\n{log}");
-    let why = log.lines().filter(|line| line.contains("stopping at once")).count();
-    assert_eq!(why, 1, "expected one line that says why {role} stops at once:\n{log}");
+    assert!(log.contains("stopping at once"), "expected a line that says why {role} is stopping at once:\n{log}");
     drop(failing);
     load.more(50, PATIENCE).await;
     cluster.nodes[node].process = None;

@@ -48,7 +48,10 @@ fn judge(mut gaps: Vec<Duration>, full: bool) {
     gaps.sort();
     let (median, longest) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
     let long = gaps.iter().filter(|gap| **gap > GAP_MOST_MAX).count();
-    println!("{} kills of the leader: median {median:?}, longest {longest:?}, {long} over {GAP_MOST_MAX:?}", gaps.len());
+    println!(
+        "{} kills of the leader: median {median:?}, longest {longest:?}, {long} over {GAP_MOST_MAX:?}",
+        gaps.len()
+    );
     assert!(longest <= GAP_MAX, "expected every gap within {GAP_MAX:?}: {gaps:?}");
     if full {
         assert!(median <= GAP_MEDIAN_MAX, "expected a median within {GAP_MEDIAN_MAX:?}: {gaps:?}");

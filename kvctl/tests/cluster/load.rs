@@ -55,7 +55,11 @@ impl Record {
         let missing: Vec<String> = missing.into_iter().flatten().collect();
         let few = &missing[..missing.len().min(5)];
         let all = self.acked.len();
-        assert!(missing.is_empty(), "expected all {all} acknowledged puts; {} are lost, such as {few:?}", missing.len());
+        assert!(
+            missing.is_empty(),
+            "expected all {all} acknowledged puts; {} are lost, such as {few:?}",
+            missing.len()
+        );
     }
 }
 

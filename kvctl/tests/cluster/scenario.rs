@@ -56,7 +56,7 @@ impl Scenario {
 pub struct Dice(u64);
 
 impl Dice {
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -66,12 +66,12 @@ impl Dice {
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound.max(1)
+        self.roll() % bound.max(1)
     }
 
     /// Up to `max` random bytes.
     pub fn bytes(&mut self, max: u64) -> Vec<u8> {
         let length = self.below(max + 1);
-        (0..length).map(|_| self.next() as u8).collect()
+        (0..length).map(|_| self.roll() as u8).collect()
     }
 }
