@@ -40,16 +40,16 @@ pub struct OpenDisk {
 /// Why a directory is not opened. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {why}")]
+    Io { path: PathBuf, why: io::Error },
     #[error("{path}: another process is using it")]
     InUse { path: PathBuf },
-    #[error("{path}: {source}")]
-    Engine { path: PathBuf, source: EngineError },
+    #[error("{path}: {why}")]
+    Engine { path: PathBuf, why: EngineError },
     #[error("{path}: data format {found} is newer than this version's {FORMAT}")]
     NewerFormat { path: PathBuf, found: u32 },
-    #[error("{path}: {source}")]
-    Mark { path: PathBuf, source: BadMark },
+    #[error("{path}: {why}")]
+    Mark { path: PathBuf, why: BadMark },
     #[error("{path}: the mark belongs to another directory")]
     ForeignMark { path: PathBuf },
     #[error("{path}: the mark is missing beside a database")]
@@ -69,13 +69,13 @@ pub enum DiskError {
 pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
     let io = |path: &Path| {
         let path = path.to_owned();
-        move |source| DiskError::Io { path, source }
+        move |why| DiskError::Io { path, why }
     };
     std::fs::create_dir_all(dir).map_err(io(dir))?;
     let lock = lock(dir)?;
     let db = dir.join("db");
     let mark_path = dir.join("mark");
-    let engine_error = |source| DiskError::Engine { path: db.clone(), source };
+    let engine_error = |why| DiskError::Engine { path: db.clone(), why };
     let found = Inspection::open(&db).map_err(engine_error)?;
     if let Some(found) = &found {
         judge(found, &db, &mark_path, accept_loss)?;
@@ -94,7 +94,7 @@ pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
 fn lock(dir: &Path) -> Result<File, DiskError> {
     let path = dir.join("lock");
     let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = open.map_err(|source| DiskError::Io { path: path.clone(), source })?;
+    let file = open.map_err(|why| DiskError::Io { path: path.clone(), why })?;
     // SAFETY: the descriptor is open for as long as `file` lives; flock touches no memory.
     let held = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
     if held == 0 { Ok(file) } else { Err(DiskError::InUse { path: dir.to_owned() }) }
@@ -102,7 +102,7 @@ fn lock(dir: &Path) -> Result<File, DiskError> {
 
 /// Looks at a database without changing it.
 fn judge(found: &Inspection, db: &Path, mark_path: &Path, accept_loss: bool) -> Result<(), DiskError> {
-    let engine_error = |source| DiskError::Engine { path: db.to_owned(), source };
+    let engine_error = |why| DiskError::Engine { path: db.to_owned(), why };
     let format = found.get(Family::Node, key::node::FORMAT).map_err(engine_error)?;
     if let Some(format) = format {
         let format = u32::from_be_bytes(format.as_ref().try_into().map_err(|_| {
@@ -116,13 +116,13 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path, accept_loss: bool) -> 
     let storage = found.get(Family::Node, key::node::STORAGE_ID).map_err(engine_error)?;
     let mark = match std::fs::read(mark_path) {
         Ok(bytes) => Mark::decode_file(&bytes)
-            .map_err(|source| DiskError::Mark { path: mark_path.to_owned(), source })?,
+            .map_err(|why| DiskError::Mark { path: mark_path.to_owned(), why })?,
         // A crash between the first write and the mark's creation leaves a database that has promised nothing.
         Err(error) if error.kind() == io::ErrorKind::NotFound && position <= 1 => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(DiskError::NoMark { path: mark_path.to_owned() });
         }
-        Err(source) => return Err(DiskError::Io { path: mark_path.to_owned(), source }),
+        Err(why) => return Err(DiskError::Io { path: mark_path.to_owned(), why }),
     };
     if mark.position > position && !accept_loss {
         let lost = mark.position - position;

@@ -673,10 +673,12 @@ impl Membership {
                 return Some(format!("replica {} of partition {} is not live yet", mine.replica, row.partition));
             }
             let state = raft.state();
-            if state.leader.is_none() {
+            // The stored vote names a leader of before; only one that was heard since the start counts.
+            if raft.leader_silent().is_none() {
                 return Some(format!("partition {} has no leader{}", row.partition, self.connected_text()));
             }
-            let goal = *self.goals.entry(raft.replica).or_insert(state.committed.unwrap_or(0));
+            let committed = if state.leads { state.last_log } else { state.committed };
+            let goal = *self.goals.entry(raft.replica).or_insert(committed.unwrap_or(0));
             if state.applied.unwrap_or(0) < goal {
                 let applied = state.applied.unwrap_or(0);
                 return Some(format!("partition {} has applied {applied} of {goal}", row.partition));
@@ -686,12 +688,11 @@ impl Membership {
     }
 
     fn connected_text(&self) -> String {
+        let peers = &self.router.peers;
         let others = self.record.founders.iter().filter(|founder| founder.node != self.identity.node);
-        let away: Vec<&str> = others
-            .filter(|founder| !self.router.peers.connected(founder.node))
-            .map(|founder| founder.name.as_str())
-            .collect();
-        if away.is_empty() { String::new() } else { format!("; not connected to {}", away.join(", ")) }
+        let away = others.filter(|founder| !peers.connected(founder.node));
+        away.map(|founder| format!("; not connected to {} ({})", founder.name, peers.disconnected_because(founder.node)))
+            .collect()
     }
 }
 

@@ -99,6 +99,11 @@ impl Peers {
         self.link(node).connected.load(Ordering::Relaxed) > 0
     }
 
+    /// Why there is no connection to `node`; empty when there is one, or none was tried yet.
+    pub fn disconnected_because(&self, node: NodeId) -> String {
+        self.link(node).why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// A connection of its own, for bulk or single calls.
     pub async fn dial(&self, node: NodeId) -> Result<PeerClient<Channel>, CallError> {
         let mut why = "no address is known".to_owned();
@@ -128,6 +133,7 @@ impl Peers {
                 next_id: AtomicU64::new(1),
                 waiting: Arc::default(),
                 connected: AtomicU64::new(0),
+                why: Mutex::default(),
                 client: Mutex::new(None),
             });
             let keep = KeepLink {
@@ -189,6 +195,8 @@ struct Link {
     // Filled by callers, emptied by the connection's reader.
     waiting: Waiting,
     connected: AtomicU64,
+    /// Why there is no connection; empty while there is one.
+    why: Mutex<String>,
     client: Mutex<Option<PeerClient<Channel>>>,
 }
 
@@ -225,6 +233,10 @@ impl Link {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    fn set_why(&self, why: String) {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
     fn set_client(&self, client: Option<PeerClient<Channel>>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
     }
@@ -245,15 +257,10 @@ struct KeepLink {
 impl KeepLink {
     async fn run(mut self) {
         let mut backoff = BACKOFF_MIN;
-        let mut said = String::new();
         while let Some(link) = self.link.upgrade() {
             match self.session(&link).await {
                 Ok(()) => backoff = BACKOFF_MIN,
-                Err(why) if why != said => {
-                    info!(peer = %self.node, "no connection: {why}");
-                    said = why;
-                }
-                Err(_) => {}
+                Err(why) => link.set_why(why),
             }
             link.set_client(None);
             drop(link);
@@ -280,6 +287,7 @@ impl KeepLink {
         let (client, outgoing, incoming) = connection.ok_or(why)?;
         info!(peer = %self.node, "connected");
         link.set_client(Some(client));
+        link.set_why(String::new());
         link.connected.store(1, Ordering::Relaxed);
         let end = tokio::select! {
             end = send_frames(&mut self.calls, outgoing) => end,

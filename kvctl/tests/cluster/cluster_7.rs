@@ -8,7 +8,6 @@ use trefoil_world::clock::{self, Instant};
 use crate::cluster::Cluster;
 use crate::files::bytes_below;
 use crate::load::{Load, fill};
-use crate::process::READY_LINE;
 use crate::raw::{self, bounded};
 use crate::scenario::{Scenario, alone, beside_others};
 use crate::wait::{until, within};
@@ -55,24 +54,24 @@ async fn a_snapshot_killed_twice_in_mid_transfer() {
     cluster.expect_equal_replicas().await;
 }
 
-/// Starts a node and kills it when its directory has grown by `bytes`. Whether it was not ready by then.
+/// Starts a node and kills it when its directory has grown by `bytes`. Whether the snapshot was not installed by then.
 async fn kill_after_receiving(cluster: &mut Cluster, node: usize, bytes: u64) -> bool {
     let directory = cluster.nodes[node].dir.clone();
     let before = bytes_below(&directory);
     cluster.launch(node);
-    let process = cluster.nodes[node].running();
     let settled = within(TRANSFER_MAX, async || {
-        let ready = process.log().contains(READY_LINE);
         let grown = bytes_below(&directory).saturating_sub(before);
-        (ready || grown >= bytes).then_some((ready, grown))
+        let installed = cluster.replica(node).await.is_some_and(|replica| replica.snapshots_installed > 0);
+        (installed || grown >= bytes).then_some((installed, grown))
     })
     .await;
-    let (ready, grown) = settled.unwrap_or_else(|| {
-        panic!("expected {bytes} bytes to arrive within {TRANSFER_MAX:?}; its log ends:\n{}", process.log_end())
-    });
+    let end = cluster.nodes[node].running().log_end();
+    let Some((installed, grown)) = settled else {
+        panic!("expected {bytes} bytes to arrive within {TRANSFER_MAX:?}; its log ends:\n{end}");
+    };
     cluster.kill(node).await;
-    println!("killed after {grown} bytes had arrived, ready: {ready}");
-    !ready
+    println!("killed after {grown} bytes had arrived, installed: {installed}");
+    !installed
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

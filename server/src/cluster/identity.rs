@@ -107,8 +107,11 @@ pub enum Refused {
     OtherStorage { node: NodeId, known: StorageId, claimed: StorageId },
     #[error("{node} has started {known} times before, this copy of it only {claimed}: an old copy was put back")]
     OldCopy { node: NodeId, known: u64, claimed: u64 },
-    #[error("{node} is already running elsewhere with the same directory")]
-    SecondCopy { node: NodeId },
+    #[error(
+        "{node} has already started {count} times as another process: an old copy was put back, or a second copy is \
+         running"
+    )]
+    SecondCopy { node: NodeId, count: u64 },
     #[error("it is this node's own id, {0}")]
     Myself(NodeId),
     #[error("it looked for {wanted}, this is {this}")]
@@ -236,7 +239,7 @@ fn judge(node: NodeId, known: Option<Seen>, claimed: Seen) -> Result<bool, Refus
         return Err(Refused::OldCopy { node, known: known.start_count, claimed: claimed.start_count });
     }
     if claimed.start_count == known.start_count && claimed.run != known.run {
-        return Err(Refused::SecondCopy { node });
+        return Err(Refused::SecondCopy { node, count: known.start_count });
     }
     Ok(claimed != known)
 }
