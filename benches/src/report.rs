@@ -59,8 +59,7 @@ pub struct Report {
 }
 
 impl Report {
-    pub const HEADER: &str =
-        "kind  loops      ops/s    p50 ms    p99 ms  p99.9 ms    max ms  server µs/op  errors";
+    pub const HEADER: &str = "kind  loops      ops/s    p50 ms    p99 ms  p99.9 ms    max ms  server µs/op  errors";
 
     pub fn new(value_bytes: usize, keys: u64) -> Report {
         Report {

@@ -141,10 +141,7 @@ mod tests {
     use super::*;
 
     fn candidates(nodes: &[(u64, &str, u32)]) -> Vec<Candidate> {
-        nodes
-            .iter()
-            .map(|&(id, zone, weight)| Candidate { node: NodeId(id), zone: zone.into(), weight })
-            .collect()
+        nodes.iter().map(|&(id, zone, weight)| Candidate { node: NodeId(id), zone: zone.into(), weight }).collect()
     }
 
     fn chosen(nodes: &[(u64, &str, u32)], factor: usize) -> Vec<u64> {

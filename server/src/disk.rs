@@ -105,9 +105,12 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path, accept_loss: bool) -> 
     let engine_error = |why| DiskError::Engine { path: db.to_owned(), why };
     let format = found.get(Family::Node, key::node::FORMAT).map_err(engine_error)?;
     if let Some(format) = format {
-        let format = u32::from_be_bytes(format.as_ref().try_into().map_err(|_| {
-            engine_error(EngineError::Corrupt("the format row is malformed".into()))
-        })?);
+        let format = u32::from_be_bytes(
+            format
+                .as_ref()
+                .try_into()
+                .map_err(|_| engine_error(EngineError::Corrupt("the format row is malformed".into())))?,
+        );
         if format > FORMAT {
             return Err(DiskError::NewerFormat { path: db.to_owned(), found: format });
         }
@@ -115,8 +118,7 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path, accept_loss: bool) -> 
     let position = stored_position(found).map_err(engine_error)?;
     let storage = found.get(Family::Node, key::node::STORAGE_ID).map_err(engine_error)?;
     let mark = match std::fs::read(mark_path) {
-        Ok(bytes) => Mark::decode_file(&bytes)
-            .map_err(|why| DiskError::Mark { path: mark_path.to_owned(), why })?,
+        Ok(bytes) => Mark::decode_file(&bytes).map_err(|why| DiskError::Mark { path: mark_path.to_owned(), why })?,
         // A crash between the first write and the mark's creation leaves a database that has promised nothing.
         Err(error) if error.kind() == io::ErrorKind::NotFound && position <= 1 => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -20,3 +20,6 @@ pub mod api;
 
 pub mod dev;
 pub mod node;
+
+#[cfg(test)]
+mod power_cut;

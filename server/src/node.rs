@@ -212,7 +212,9 @@ fn warn_if_exposed(config: &Config) {
     for listen in [&config.listen_client, &config.listen_peer] {
         let host = listen.rsplit_once(':').map_or(listen.as_str(), |(host, _)| host);
         if !(host == "localhost" || host == "[::1]" || host.starts_with("127.")) {
-            warn!("listening at {listen}, beyond loopback, without TLS and without users: anybody who reaches it may read and write");
+            warn!(
+                "listening at {listen}, beyond loopback, without TLS and without users: anybody who reaches it may read and write"
+            );
         }
     }
 }
@@ -233,9 +235,7 @@ fn replica_records(engine: &dyn Engine) -> Result<BTreeMap<ReplicaId, ReplicaRec
         Visit::Next
     })?;
     let malformed = || EngineError::Corrupt("malformed replica key".into());
-    rows.into_iter()
-        .map(|(replica, row)| Ok((replica.ok_or_else(malformed)?, ReplicaRecord::decode(row)?)))
-        .collect()
+    rows.into_iter().map(|(replica, row)| Ok((replica.ok_or_else(malformed)?, ReplicaRecord::decode(row)?))).collect()
 }
 
 impl Shared {
@@ -387,13 +387,7 @@ async fn run_member(shared: Arc<Shared>, storage: StorageId, start_count: u64) -
         }
     };
     let me = record.of_storage(storage).ok_or_else(|| anyhow!("the founding record names another directory"))?;
-    let identity = Identity {
-        cluster: record.cluster,
-        node: me.node,
-        storage,
-        start_count,
-        run: random::next_u64(),
-    };
+    let identity = Identity { cluster: record.cluster, node: me.node, storage, start_count, run: random::next_u64() };
     let membership = Membership::join(shared, record, identity)?;
     membership.run().await
 }
@@ -523,7 +517,9 @@ impl Membership {
 
     async fn publish_map(&mut self) -> anyhow::Result<()> {
         let Some(meta) = self.router.local(PartitionId::META) else { return Ok(()) };
-        if meta.raft().published().view().head.revision <= self.router.map.load().version.max(trefoil_causality::Revision::EMPTY) {
+        if meta.raft().published().view().head.revision
+            <= self.router.map.load().version.max(trefoil_causality::Revision::EMPTY)
+        {
             return Ok(());
         }
         let all = KeyRange { key: Bytes::from_static(&[0]), end: RangeEnd::Last };
@@ -691,8 +687,10 @@ impl Membership {
         let peers = &self.router.peers;
         let others = self.record.founders.iter().filter(|founder| founder.node != self.identity.node);
         let away = others.filter(|founder| !peers.connected(founder.node));
-        away.map(|founder| format!("; not connected to {} ({})", founder.name, peers.disconnected_because(founder.node)))
-            .collect()
+        away.map(|founder| {
+            format!("; not connected to {} ({})", founder.name, peers.disconnected_because(founder.node))
+        })
+        .collect()
     }
 }
 

@@ -26,7 +26,9 @@ pub enum Replica {
 pub enum Consistency {
     Linearizable,
     /// What this replica has, but at least what the context had seen.
-    Stale { context: Option<Revision> },
+    Stale {
+        context: Option<Revision>,
+    },
 }
 
 /// What a read really was.

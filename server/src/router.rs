@@ -12,9 +12,7 @@ use arc_swap::ArcSwap;
 use trefoil_causality::Revision;
 use trefoil_placement::{KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
 use trefoil_proto::peer::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
-use trefoil_store::command::{
-    Command, Op, Outcome, RangeOp, Reply, RequestId, decode_outcome, encode_command,
-};
+use trefoil_store::command::{Command, Op, Outcome, RangeOp, Reply, RequestId, decode_outcome, encode_command};
 use trefoil_world::clock::{self, Instant};
 
 use crate::cluster::map::ClusterMap;
@@ -193,7 +191,9 @@ impl Router {
             Some(propose_reply::Reply::Outcome(bytes)) => {
                 decode_outcome(bytes).map_err(|malformed| unknown(malformed.to_string()))
             }
-            Some(propose_reply::Reply::NotLeader(hint)) => Err(Error::NotLeader { leader: leader(hint.leader_node_id) }),
+            Some(propose_reply::Reply::NotLeader(hint)) => {
+                Err(Error::NotLeader { leader: leader(hint.leader_node_id) })
+            }
             Some(propose_reply::Reply::Unknown(why)) => Err(unknown(why)),
             Some(propose_reply::Reply::Refused(why)) => Err(Error::Unavailable { why }),
             None => Err(unknown("the leader's answer is empty".into())),
@@ -201,13 +201,7 @@ impl Router {
     }
 
     /// Asks the leader how far a linearizable read must see, and waits until this replica does.
-    async fn catch_up(
-        &self,
-        row: &PlacementRow,
-        local: &Replica,
-        to: NodeId,
-        deadline: Instant,
-    ) -> Result<(), Error> {
+    async fn catch_up(&self, row: &PlacementRow, local: &Replica, to: NodeId, deadline: Instant) -> Result<(), Error> {
         self.forwards.fetch_add(1, Ordering::Relaxed);
         let mut client = self.peers.client(to).await.map_err(not_sent)?;
         let request = ReadIndexRequest {

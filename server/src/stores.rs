@@ -58,11 +58,7 @@ impl Stores {
     ///
     /// # Errors
     /// The engine cannot be read or written.
-    pub fn open(
-        engine: Arc<dyn Engine>,
-        writer: Writer,
-        owned: &BTreeSet<StoreNumber>,
-    ) -> Result<Stores, EngineError> {
+    pub fn open(engine: Arc<dyn Engine>, writer: Writer, owned: &BTreeSet<StoreNumber>) -> Result<Stores, EngineError> {
         let next = match engine.get(Family::Node, key::node::NEXT_STORE)? {
             None => 1,
             Some(row) => u32::from_be_bytes(

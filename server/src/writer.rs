@@ -123,6 +123,8 @@ impl Loop {
             (Durability::Sync, None) => self.engine.write(&gathered.batch, Durability::Sync)?,
             (Durability::Sync, Some(delay)) => {
                 self.engine.write(&gathered.batch, Durability::NoSync)?;
+                #[cfg(test)]
+                planted::call_back_early(&mut gathered);
                 trefoil_world::clock::sleep(delay).await;
                 self.engine.write(&Batch::new(), Durability::Sync)?;
             }
@@ -159,9 +161,15 @@ impl Gathered {
 
 /// Where the mark is kept.
 pub enum MarkSlots {
-    File { file: File, storage_id: u128 },
+    File {
+        file: File,
+        storage_id: u128,
+    },
     /// A simulated disk's: what a power cut leaves of it is the simulation's business.
-    Memory { slots: Arc<Mutex<[u8; FILE_BYTES]>>, storage_id: u128 },
+    Memory {
+        slots: Arc<Mutex<[u8; FILE_BYTES]>>,
+        storage_id: u128,
+    },
 }
 
 impl MarkSlots {
@@ -198,5 +206,25 @@ pub fn stored_position(engine: &dyn trefoil_store::engine::Read) -> Result<u64, 
             Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
             Err(_) => Err(EngineError::Corrupt("the writer position is malformed".into())),
         },
+    }
+}
+
+/// A writer that acknowledges before the sync, for showing that the power-cut test finds one.
+#[cfg(test)]
+pub mod planted {
+    use std::cell::Cell;
+
+    thread_local! {
+        static EARLY: Cell<bool> = const { Cell::new(false) };
+    }
+
+    pub fn acknowledge_before_sync(early: bool) {
+        EARLY.set(early);
+    }
+
+    pub(super) fn call_back_early(gathered: &mut super::Gathered) {
+        if EARLY.get() {
+            gathered.done.drain(..).for_each(|done| done());
+        }
     }
 }

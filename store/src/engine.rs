@@ -204,10 +204,21 @@ enum Kind {
 /// One change of a [`Batch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
-    Put { family: Family, key: &'a [u8], value: &'a [u8] },
-    Delete { family: Family, key: &'a [u8] },
+    Put {
+        family: Family,
+        key: &'a [u8],
+        value: &'a [u8],
+    },
+    Delete {
+        family: Family,
+        key: &'a [u8],
+    },
     /// Removes `from..to`.
-    DeleteRange { family: Family, from: &'a [u8], to: &'a [u8] },
+    DeleteRange {
+        family: Family,
+        from: &'a [u8],
+        to: &'a [u8],
+    },
 }
 
 impl Batch {

@@ -235,10 +235,7 @@ pub fn change(store: StoreNumber, id: ChangeId) -> Vec<u8> {
 
 /// The retained changes of the revisions `from..to`.
 pub fn changes(store: StoreNumber, from: Revision, to: Revision) -> Span {
-    Span::new(
-        change(store, ChangeId { revision: from, sub: 0 }),
-        change(store, ChangeId { revision: to, sub: 0 }),
-    )
+    Span::new(change(store, ChangeId { revision: from, sub: 0 }), change(store, ChangeId { revision: to, sub: 0 }))
 }
 
 /// The id a [`change`] key names.

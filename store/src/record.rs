@@ -26,13 +26,9 @@ impl Version {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(24 + self.value.len());
         out.push(FORMAT);
-        for number in [
-            self.create_revision.0,
-            self.modified.revision.0,
-            u64::from(self.modified.sub),
-            self.version,
-            self.lease,
-        ] {
+        for number in
+            [self.create_revision.0, self.modified.revision.0, u64::from(self.modified.sub), self.version, self.lease]
+        {
             put_u64(&mut out, number);
         }
         out.extend_from_slice(&self.value);

@@ -50,11 +50,7 @@ struct Done {
 }
 
 impl KvService {
-    fn begin<T: Message>(
-        &self,
-        request: &Request<T>,
-        header: Option<v1::RequestHeader>,
-    ) -> Result<Call, Error> {
+    fn begin<T: Message>(&self, request: &Request<T>, header: Option<v1::RequestHeader>) -> Result<Call, Error> {
         let serving = serving(&self.serving)?;
         let (actual, limit) = (request.get_ref().encoded_len(), serving.message_bytes_max);
         if actual > limit {
@@ -128,11 +124,7 @@ impl Kv for KvService {
         let get = request.into_inner();
         let consistency = convert::consistency(get.consistency, &get.context)?;
         let range = KeyRange { key: get.key, end: RangeEnd::Single };
-        let op = RangeOp {
-            revision: convert::revision(get.revision),
-            keys_only: get.keys_only,
-            ..RangeOp::all(range)
-        };
+        let op = RangeOp { revision: convert::revision(get.revision), keys_only: get.keys_only, ..RangeOp::all(range) };
         mvcc::check(&Op::Range(op.clone()), &call.serving.limits).map_err(Error::from)?;
         let (answer, node) = call.serving.router.read(&call.keyspace, op, consistency, call.deadline).await?;
         Ok(Response::new(v1::GetResponse {
@@ -147,8 +139,7 @@ impl Kv for KvService {
         let call = self.begin(&request, request.get_ref().header.clone())?;
         let put = request.into_inner();
         let compare = convert::condition(&put.key, put.condition)?;
-        let op =
-            PutOp { key: put.key, value: Some(put.value), lease: Some(put.lease), previous: put.previous };
+        let op = PutOp { key: put.key, value: Some(put.value), lease: Some(put.lease), previous: put.previous };
         let Done { header, revision, reply } = call.execute(conditional(Op::Put(op), compare)).await?;
         let (written, previous) = match unwrap_conditional(reply) {
             Some(Reply::Put { previous }) => (true, previous),

@@ -199,11 +199,7 @@ async fn next_chunk(chunks: &mut Streaming<SnapshotChunk>) -> Result<SnapshotChu
 }
 
 /// Writes the rows beside the writer's queue: nobody reads them yet.
-async fn receive(
-    raft: &RaftReplica,
-    store: StoreNumber,
-    mut chunks: Streaming<SnapshotChunk>,
-) -> Result<(), Status> {
+async fn receive(raft: &RaftReplica, store: StoreNumber, mut chunks: Streaming<SnapshotChunk>) -> Result<(), Status> {
     let mut total = 0;
     loop {
         let chunk = next_chunk(&mut chunks).await?;

@@ -225,10 +225,10 @@ mod tests {
         assert!(matches!(step(&founder("n1"), &both, &[silent], fresh), Step::Wait(_)));
         assert!(matches!(step(&founder("n2"), &both, &[new("n1")], fresh), Step::Wait(_)));
         let Step::Adopt(record) = step(&founder("n1"), &both, &[new("n2")], fresh) else { panic!("n1 founds") };
-        assert_eq!(record.founders.iter().map(|f| (f.node.0, f.name.as_str())).collect::<Vec<_>>(), [
-            (1, "n1"),
-            (2, "n2")
-        ]);
+        assert_eq!(
+            record.founders.iter().map(|f| (f.node.0, f.name.as_str())).collect::<Vec<_>>(),
+            [(1, "n1"), (2, "n2")]
+        );
         assert_eq!(FoundingRecord::decode(record.encode().into()), Ok(record.clone()));
         let adopted = step(&founder("n2"), &both, &[Answer::Founded(record.clone())], fresh);
         assert_eq!(adopted, Step::Adopt(record.clone()));

@@ -142,11 +142,8 @@ impl Seen {
             return Err(from.malformed());
         }
         let storage = from.bytes()?.as_ref().try_into().map_err(|_| from.malformed())?;
-        let seen = Seen {
-            storage: StorageId(u128::from_be_bytes(storage)),
-            start_count: from.u64()?,
-            run: from.u64()?,
-        };
+        let seen =
+            Seen { storage: StorageId(u128::from_be_bytes(storage)), start_count: from.u64()?, run: from.u64()? };
         from.end()?;
         Ok(seen)
     }

@@ -12,13 +12,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use trefoil_causality::{ReplicaId, Revision};
-use trefoil_placement::{
-    Candidate, Epoch, KeyspaceId, Mode, NodeId, PartitionId, Placed, PlacementRow, Stage, choose,
-};
+use trefoil_placement::{Candidate, Epoch, KeyspaceId, Mode, NodeId, PartitionId, Placed, PlacementRow, Stage, choose};
 use trefoil_store::codec::{Decoder, Malformed, put_bytes, put_u64};
-use trefoil_store::command::{
-    Compare, KeyRange, Op, Pair, PutOp, RangeEnd, Relation, Target, Txn,
-};
+use trefoil_store::command::{Compare, KeyRange, Op, Pair, PutOp, RangeEnd, Relation, Target, Txn};
 
 use crate::cluster::founding::FoundingRecord;
 use crate::cluster::identity::ClusterId;

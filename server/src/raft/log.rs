@@ -385,6 +385,5 @@ fn end_entry(engine: &dyn Read, replica: ReplicaId, order: Order) -> Result<Opti
 
 fn decode_row(key: &[u8], value: bytes::Bytes) -> Result<LogEntry, EngineError> {
     let index = key::log::decode_entry(key).ok_or_else(|| EngineError::Corrupt("malformed log key".into()))?;
-    decode_entry(index, value)
-        .map_err(|malformed| EngineError::Corrupt(format!("{malformed} at index {index}")))
+    decode_entry(index, value).map_err(|malformed| EngineError::Corrupt(format!("{malformed} at index {index}")))
 }

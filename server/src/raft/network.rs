@@ -203,8 +203,7 @@ async fn send_snapshot(
             send_chunk(&chunks, SnapshotChunk { hello: None, head: None, rows, crc32, rows_total: None }).await?;
         }
     }
-    let last =
-        SnapshotChunk { hello: None, head: None, rows: bytes::Bytes::new(), crc32: 0, rows_total: Some(total) };
+    let last = SnapshotChunk { hello: None, head: None, rows: bytes::Bytes::new(), crc32: 0, rows_total: Some(total) };
     send_chunk(&chunks, last).await
 }
 

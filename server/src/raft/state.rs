@@ -67,7 +67,8 @@ impl Published {
     pub async fn wait_applied(&self, index: u64) {
         let mut applied = self.applied.subscribe();
         // The sender lives in `self`, so it cannot be gone.
-        let _: Result<_, watch::error::RecvError> = applied.wait_for(|applied| *applied >= Some(index)).await.map(|_| ());
+        let _: Result<_, watch::error::RecvError> =
+            applied.wait_for(|applied| *applied >= Some(index)).await.map(|_| ());
     }
 
     fn publish(&self, view: View) {
@@ -331,12 +332,7 @@ pub fn snapshot_rows(
 }
 
 /// Copies a snapshot made on this node under a fresh number.
-fn copy_rows(
-    read: &dyn Read,
-    store: StoreNumber,
-    engine: &dyn Engine,
-    fresh: StoreNumber,
-) -> Result<(), EngineError> {
+fn copy_rows(read: &dyn Read, store: StoreNumber, engine: &dyn Engine, fresh: StoreNumber) -> Result<(), EngineError> {
     let mut cursor = Some((0, Vec::new()));
     while cursor.is_some() {
         if let Some((rows, _)) = snapshot_rows(read, store, &mut cursor, BATCH_BYTES_MAX)? {

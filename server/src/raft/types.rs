@@ -313,4 +313,3 @@ fn format(from: &mut Decoder) -> Result<(), Malformed> {
         _ => Err(from.malformed()),
     }
 }
-

@@ -19,9 +19,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use trefoil_causality::Revision;
 use trefoil_placement::NodeId;
-use trefoil_store::command::{
-    Command, Envelope, Outcome, RangeEnd, RangeOp, RequestId, encode_batch, encode_envelope,
-};
+use trefoil_store::command::{Command, Envelope, Outcome, RangeEnd, RangeOp, RequestId, encode_batch, encode_envelope};
 use trefoil_store::engine::{EngineError, Read};
 use trefoil_store::mvcc::{self, Head};
 use trefoil_world::clock::{self, Instant};
@@ -90,13 +88,8 @@ impl LeaderReplica {
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<Outcome, Error> {
-        let envelope = Envelope {
-            at_ms: clock::wall_ms(),
-            request,
-            principal: "anonymous".into(),
-            auth_revision: 0,
-            command,
-        };
+        let envelope =
+            Envelope { at_ms: clock::wall_ms(), request, principal: "anonymous".into(), auth_revision: 0, command };
         let (answer, answered) = oneshot::channel();
         let pending = Pending { envelope: encode_envelope(&envelope), deadline, answer };
         self.commands
@@ -189,9 +182,7 @@ impl LeaderReplica {
         if self.raft.published().view().applied.is_some_and(|applied| applied.index() >= index) {
             return Ok(());
         }
-        clock::timeout_at(deadline, self.raft.published().wait_applied(index))
-            .await
-            .map_err(|_| Error::DeadlinePassed)
+        clock::timeout_at(deadline, self.raft.published().wait_applied(index)).await.map_err(|_| Error::DeadlinePassed)
     }
 
     async fn wait_revision(&self, revision: Revision, deadline: Instant) -> Result<(), Error> {
@@ -219,9 +210,9 @@ impl Scan {
         let find = move || mvcc::range(read.as_ref(), store.number(), &head, &op);
         let found = match few {
             true => find(),
-            false => trefoil_world::task::blocking(find)
-                .await
-                .map_err(|error| Error::Broken { why: error.to_string() })?,
+            false => {
+                trefoil_world::task::blocking(find).await.map_err(|error| Error::Broken { why: error.to_string() })?
+            }
         };
         Ok(found.map_err(broken)??)
     }
