@@ -14,7 +14,7 @@ define stage
 	echo "== $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: setup run build test bench record-golden
+.PHONY: setup run build test bench record-golden $(foreach n,1 2 3 4 5 6 7 8 9 10 11,show-cluster-$(n))
 
 # libclang for RocksDB's bindings, strace for the disk-error tests.
 setup:
@@ -43,8 +43,38 @@ test: setup
 	$(call stage,clippy,$(CARGO) clippy $(FLAGS) --all-targets -- -D warnings)
 	$(call stage,tests,KVD_BIN=$(BIN)/kvd $(CARGO) test $(FLAGS))
 
+# Puts and gets at 1, 64 and 1000 closed loops against three processes; fails when a request costs too much.
 bench: build
-	$(BIN)/kvbench --kvd $(BIN)/kvd
+	$(BIN)/kvbench --kvd $(BIN)/kvd --put-us-max 120 --get-us-max 60
+
+# One target for each promise of the first stage: prints its figures, fails when missed. The short forms run in
+# `make test`.
+CLUSTER := SHOW=full KVD_BIN=$(BIN)/kvd $(CARGO) test $(FLAGS) --test cluster
+POWER_CUT := SHOW=full $(CARGO) test $(FLAGS) --lib
+
+show-cluster-1: test
+show-cluster-2: build
+	$(CLUSTER) cluster_2:: -- --nocapture --test-threads 1
+show-cluster-3: build
+	$(POWER_CUT) power_cut:: -- --nocapture --skip forming --test-threads 1
+	$(CLUSTER) cluster_3:: -- --nocapture --test-threads 1
+show-cluster-4: build
+	$(CLUSTER) cluster_4:: -- --nocapture --test-threads 1
+show-cluster-5: build
+	$(CLUSTER) cluster_5:: -- --nocapture --test-threads 1
+show-cluster-6: build
+	$(POWER_CUT) power_cut::forming -- --nocapture
+	$(CLUSTER) cluster_6:: -- --nocapture --test-threads 1
+show-cluster-7: build
+	$(CLUSTER) cluster_7:: -- --nocapture --test-threads 1
+show-cluster-8: record-golden
+	git diff --exit-code store/testscripts/etcd
+	$(CARGO) test $(FLAGS) --lib golden:: -- --nocapture
+show-cluster-9: build
+	$(CLUSTER) cluster_9:: -- --nocapture --test-threads 1
+show-cluster-10: build
+	$(CLUSTER) cluster_10:: -- --nocapture --test-threads 1
+show-cluster-11: bench
 
 # Plays the golden scripts against a real etcd 3.5 and rewrites their expected results.
 record-golden:

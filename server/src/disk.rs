@@ -19,7 +19,8 @@ use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Read
 use trefoil_store::key;
 use trefoil_store::mark::{BadMark, Mark};
 
-use crate::cluster::identity::StorageId;
+use crate::cluster::founding::FoundingRecord;
+use crate::cluster::identity::{ClusterId, Identity, StorageId};
 use crate::writer::{MarkSlots, stored_position};
 
 /// The data format this build writes, and the only one it reads.
@@ -52,6 +53,10 @@ pub enum DiskError {
     Mark { path: PathBuf, why: BadMark },
     #[error("{path}: the mark belongs to another directory")]
     ForeignMark { path: PathBuf },
+    #[error("{path}: the database is missing beside its mark")]
+    NoDatabase { path: PathBuf },
+    #[error("{path}: --accept-loss-of-acknowledged-writes is only for a cluster of one; run: kvctl node replace")]
+    NotAlone { path: PathBuf },
     #[error("{path}: the mark is missing beside a database")]
     NoMark { path: PathBuf },
     #[error(
@@ -62,33 +67,55 @@ pub enum DiskError {
     LostTail { path: PathBuf, found: u64, mark: u64, lost: u64 },
 }
 
-/// Opens `dir`, creating it when missing. `accept_loss` opens a database that is behind its mark.
+/// Tables up to this size in all are checked whole before a database is opened.
+const VERIFY_BYTES_MAX: u64 = 2 << 30;
+
+/// Opens `dir`, creating it when missing. `accept_loss` opens the database of a cluster of one that is behind its
+/// mark, under a new cluster id.
 ///
 /// # Errors
 /// See [`DiskError`].
 pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
-    let io = |path: &Path| {
-        let path = path.to_owned();
-        move |why| DiskError::Io { path, why }
-    };
     std::fs::create_dir_all(dir).map_err(io(dir))?;
     let lock = lock(dir)?;
     let db = dir.join("db");
     let mark_path = dir.join("mark");
     let engine_error = |why| DiskError::Engine { path: db.clone(), why };
-    let found = Inspection::open(&db).map_err(engine_error)?;
-    if let Some(found) = &found {
-        judge(found, &db, &mark_path, accept_loss)?;
-    } else if mark_path.exists() {
-        let lost = DiskError::LostTail { path: db.clone(), found: 0, mark: 1, lost: 1 };
-        return if accept_loss { Err(DiskError::ForeignMark { path: mark_path }) } else { Err(lost) };
+    match Inspection::open(&db).map_err(engine_error)? {
+        Some(found) => match judge(&found, &db, &mark_path) {
+            Err(DiskError::LostTail { .. }) if accept_loss => accept(&found, &db, &mark_path)?,
+            judged => judged?,
+        },
+        None if mark_path.exists() => return Err(DiskError::NoDatabase { path: db }),
+        None => {}
     }
-    drop(found);
     let engine = RocksEngine::open(&db).map_err(engine_error)?;
     let (storage, start_count) = begin(&engine).map_err(engine_error)?;
     let position = stored_position(&engine).map_err(engine_error)?;
     let mark = open_mark(&mark_path, storage, position).map_err(io(&mark_path))?;
     Ok(OpenDisk { engine: Arc::new(engine), mark, position, storage, start_count, lock: Some(lock) })
+}
+
+fn io(path: &Path) -> impl Fn(io::Error) -> DiskError + use<> {
+    let path = path.to_owned();
+    move |why| DiskError::Io { path: path.clone(), why }
+}
+
+/// Makes the rest of a cluster of one a cluster of its own, so that it is never taken for the one it was.
+fn accept(found: &Inspection, db: &Path, mark_path: &Path) -> Result<(), DiskError> {
+    let engine_error = |why| DiskError::Engine { path: db.to_owned(), why };
+    let record = found.get(Family::Node, key::node::FOUNDING).map_err(engine_error)?;
+    let record = record.map(FoundingRecord::decode).transpose().map_err(|why| engine_error(why.into()))?;
+    let Some(mut record) = record.filter(|record| record.founders.len() == 1) else {
+        return Err(DiskError::NotAlone { path: db.to_owned() });
+    };
+    record.cluster = ClusterId(trefoil_world::random::next_u128());
+    let mut batch = Batch::new();
+    batch.put(Family::Node, key::node::FOUNDING, &record.encode());
+    batch.put(Family::Node, key::node::IDENTITY, &Identity::encode(record.cluster, record.founders[0].node));
+    let engine = RocksEngine::open(db).map_err(engine_error)?;
+    engine.write(&batch, Durability::Sync).map_err(engine_error)?;
+    std::fs::remove_file(mark_path).map_err(io(mark_path))
 }
 
 fn lock(dir: &Path) -> Result<File, DiskError> {
@@ -101,7 +128,7 @@ fn lock(dir: &Path) -> Result<File, DiskError> {
 }
 
 /// Looks at a database without changing it.
-fn judge(found: &Inspection, db: &Path, mark_path: &Path, accept_loss: bool) -> Result<(), DiskError> {
+fn judge(found: &Inspection, db: &Path, mark_path: &Path) -> Result<(), DiskError> {
     let engine_error = |why| DiskError::Engine { path: db.to_owned(), why };
     let format = found.get(Family::Node, key::node::FORMAT).map_err(engine_error)?;
     if let Some(format) = format {
@@ -126,14 +153,14 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path, accept_loss: bool) -> 
         }
         Err(why) => return Err(DiskError::Io { path: mark_path.to_owned(), why }),
     };
-    if mark.position > position && !accept_loss {
+    if mark.position > position {
         let lost = mark.position - position;
         return Err(DiskError::LostTail { path: db.to_owned(), found: position, mark: mark.position, lost });
     }
     if storage.is_some_and(|storage| storage.as_ref() != mark.storage_id.to_be_bytes()) {
         return Err(DiskError::ForeignMark { path: mark_path.to_owned() });
     }
-    Ok(())
+    found.verify(VERIFY_BYTES_MAX).map_err(engine_error)
 }
 
 /// Mints the storage id on the first start and raises the start count, durably, before anything else is done.

@@ -243,8 +243,8 @@ impl Shared {
         let message_max = self.config.message_bytes_max * 2;
         let kv = KvServer::new(KvService { serving: self.serving.clone() }).max_decoding_message_size(message_max);
         let cluster = ClusterServer::new(ClusterService { serving: self.serving.clone() });
-        let (health_reporter, health) = tonic_health::server::health_reporter();
-        drop(health_reporter);
+        let (reporter, health) = tonic_health::server::health_reporter();
+        task::spawn(report_health(reporter, self.health.clone()));
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(trefoil_proto::DESCRIPTORS)
             .build_v1();
@@ -339,6 +339,18 @@ fn answer(reply: IntroductionReply, address: &str) -> Option<Answer> {
         weight: reply.weight,
     };
     Some(Answer::New { founder, list: parse_list(&reply.initial_cluster) })
+}
+
+/// gRPC health: serving once the node is ready.
+async fn report_health(reporter: tonic_health::server::HealthReporter, health: Arc<Health>) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    reporter.set_service_status("", NotServing).await;
+    while !health.ready() {
+        clock::sleep(STEWARD_PAUSE).await;
+    }
+    reporter.set_service_status("", Serving).await;
+    reporter.set_serving::<KvServer<KvService>>().await;
+    reporter.set_serving::<ClusterServer<ClusterService>>().await;
 }
 
 async fn stopped(mut stopping: watch::Receiver<bool>) {
@@ -505,11 +517,13 @@ impl Membership {
         }
         for raft in self.rafts.load().values() {
             raft.trim_log(self.shared.config.log_keep).await?;
+            raft.scrub().await?;
             if let Some(why) = raft.state().stopped {
                 return Err(anyhow!("{} of partition {} stopped: {why}", raft.replica, raft.partition));
             }
         }
         self.shared.stores.sweep()?;
+        self.shared.engine.check()?;
         self.check_disk();
         self.check_ready(&rows);
         Ok(())
@@ -687,8 +701,9 @@ impl Membership {
         let peers = &self.router.peers;
         let others = self.record.founders.iter().filter(|founder| founder.node != self.identity.node);
         let away = others.filter(|founder| !peers.connected(founder.node));
-        away.map(|founder| {
-            format!("; not connected to {} ({})", founder.name, peers.disconnected_because(founder.node))
+        away.map(|founder| match peers.disconnected_because(founder.node).as_str() {
+            "" => format!("; not connected to {}", founder.name),
+            why => format!("; not connected to {} ({why})", founder.name),
         })
         .collect()
     }

@@ -23,7 +23,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
-use trefoil_client::Client;
+use trefoil_client::{Client, PutReply};
 use trefoil_store::engine::memory::MemoryEngine;
 use trefoil_store::mark::{FILE_BYTES, Mark};
 use trefoil_world::net::{Accept, Listener, Stream};
@@ -164,6 +164,17 @@ struct Ledger {
 }
 
 impl Ledger {
+    fn note_put(&mut self, key: String, value: u64, put: Result<PutReply, trefoil_client::Error>) {
+        let at = clock::wall_ms();
+        match put {
+            Ok(reply) => {
+                self.trace.push(format!("{at} {key}={value} ok {}", reply.header.revision));
+                self.acknowledged.insert(key, value);
+            }
+            Err(error) => self.trace.push(format!("{at} {key}={value} {error}")),
+        }
+    }
+
     fn saw(&mut self, key: &str, value: u64, revision: u64) {
         let seen = self.seen.entry(key.to_owned()).or_default();
         if revision < *seen {
@@ -211,16 +222,7 @@ async fn write_for_ever(client: Client, ledger: Shared, writer: usize, mut next:
     loop {
         let key = format!("k{writer}/{}", dice.below(3));
         let put = client.put(key.clone(), next.to_string()).await;
-        let mut book = ledger.borrow_mut();
-        let at = clock::wall_ms();
-        match put {
-            Ok(reply) => {
-                book.trace.push(format!("{at} {key}={next} ok {}", reply.header.revision));
-                book.acknowledged.insert(key, next);
-            }
-            Err(error) => book.trace.push(format!("{at} {key}={next} {error}")),
-        }
-        drop(book);
+        ledger.borrow_mut().note_put(key, next, put);
         next += 1;
         clock::sleep(Duration::from_millis(dice.below(20))).await;
     }
@@ -273,11 +275,15 @@ fn one_life<F: Future<Output = ()>>(seed: u64, life: F, world_dice: Dice) {
 async fn start(disks: &[OpenDiskSlot]) -> Vec<Node> {
     let mut nodes = Vec::new();
     for (place, disk) in disks.iter().enumerate() {
-        let disk = disk.borrow_mut().take().expect("opened once");
-        let fatal = Arc::new(move |why: String| panic!("n{} ended: {why}", place + 1));
-        nodes.push(Node::start(config(place), disk, fatal).await.expect("a node starts"));
+        nodes.push(start_one(place, disk).await);
     }
     nodes
+}
+
+async fn start_one(place: usize, disk: &OpenDiskSlot) -> Node {
+    let disk = disk.borrow_mut().take().expect("opened once");
+    let fatal = Arc::new(move |why: String| panic!("n{} ended: {why}", place + 1));
+    Node::start(config(place), disk, fatal).await.expect("a node starts")
 }
 
 type OpenDiskSlot = RefCell<Option<OpenDisk>>;
@@ -354,6 +360,54 @@ async fn read_all(client: &Client, ledger: &Shared) {
             clock::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Cuts each node on its own, at any moment of forming, and starts it again; then the cluster must serve.
+fn form_under_fire(seed: u64) -> u64 {
+    let mut dice = Dice(seed);
+    let mut disks: Vec<Disk> = (0..NODES).map(|_| Disk::new(&mut dice)).collect();
+    for life in 0..4 {
+        let slots = disks.iter().map(|disk| RefCell::new(Some(disk.open().expect("a whole disk")))).collect::<Vec<_>>();
+        let length = Duration::from_millis(dice.below(400));
+        let late: Vec<Duration> = (0..NODES).map(|_| Duration::from_millis(dice.below(300))).collect();
+        let forming = async move {
+            for (place, slot) in slots.into_iter().enumerate() {
+                let late = late[place];
+                tokio::task::spawn_local(async move {
+                    clock::sleep(late).await;
+                    let _node = start_one(place, &slot).await;
+                    std::future::pending::<()>().await;
+                });
+            }
+            clock::sleep(length).await;
+        };
+        one_life(seed ^ life, forming, Dice(dice.next()));
+        disks.iter_mut().for_each(|disk| disk.cut(&mut dice));
+    }
+    let slots: Vec<_> = disks.iter().map(|disk| RefCell::new(Some(disk.open().expect("a whole disk")))).collect();
+    let revision: Rc<RefCell<u64>> = Rc::default();
+    let written = revision.clone();
+    let serving = async move {
+        let _nodes = start(&slots).await;
+        let client = connect().await;
+        let until = clock::now() + READY_PATIENCE;
+        loop {
+            match client.put("formed", "yes").await {
+                Ok(reply) => return *written.borrow_mut() = reply.header.revision.0,
+                Err(error) => assert!(clock::now() < until, "seed {seed}: the cluster did not form: {error}"),
+            }
+        }
+    };
+    one_life(seed, serving, Dice(dice.next()));
+    revision.take()
+}
+
+#[test]
+fn forming_survives_cuts() {
+    for seed in seeds() {
+        assert!(form_under_fire(seed) >= 2, "seed {seed}: a formed cluster takes a put");
+    }
+    println!("{} seeds, 4 cuts in the middle of forming each: all formed", seeds().count());
 }
 
 fn seeds() -> std::ops::Range<u64> {

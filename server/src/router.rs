@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use trefoil_causality::Revision;
-use trefoil_placement::{KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
+use trefoil_placement::{Epoch, KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
 use trefoil_proto::peer::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
 use trefoil_store::command::{Command, Op, Outcome, RangeOp, Reply, RequestId, decode_outcome, encode_command};
 use trefoil_world::clock::{self, Instant};
@@ -20,6 +20,8 @@ use crate::error::Error;
 use crate::peer::Peers;
 use crate::replication::leader::Scan;
 use crate::replication::{Answer, Consistency, Effective, Replica};
+
+const EPOCH_PAUSE: Duration = Duration::from_millis(20);
 
 /// The replicas of this node.
 pub type LocalReplicas = BTreeMap<PartitionId, Arc<Replica>>;
@@ -118,6 +120,21 @@ impl Router {
         }
     }
 
+    /// A client that knows a newer placement than this node waits until the node has learned it.
+    pub async fn reach_epoch(&self, keyspace: &str, epoch: Epoch, deadline: Instant) -> Result<(), Error> {
+        loop {
+            let known = self.target(keyspace)?.row.epoch;
+            if known >= epoch {
+                return Ok(());
+            }
+            if clock::now() >= deadline {
+                let why = format!("the client knows epoch {}, this node {}", epoch.0, known.0);
+                return Err(Error::Unavailable { why });
+            }
+            clock::sleep(EPOCH_PAUSE).await;
+        }
+    }
+
     /// The local replica of a partition.
     pub fn local(&self, partition: PartitionId) -> Option<Arc<Replica>> {
         self.replicas.load().get(&partition).cloned()
@@ -146,7 +163,7 @@ impl Router {
             (Some(row), local) => Ok(Target { row, local }),
             // Before the first map there is only `_meta` itself, which this node holds.
             (None, Some(local)) => {
-                let epoch = trefoil_placement::Epoch(0);
+                let epoch = Epoch(0);
                 Ok(Target { row: PlacementRow { partition, epoch, replicas: Vec::new() }, local: Some(local) })
             }
             (None, None) => Err(Error::Unavailable { why: format!("partition {partition} is not placed yet") }),

@@ -16,6 +16,9 @@ pub mod memory;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
 
+#[cfg(all(test, feature = "rocksdb"))]
+mod differential;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -176,6 +179,12 @@ pub trait Engine: Read + 'static {
     /// `None`: a synced [`write`](Engine::write) waits for the disk itself. `Some`: the disk is simulated, and its
     /// owner writes un-synced, waits this long, and then makes it durable with an empty synced batch.
     fn sync_delay(&self) -> Option<Duration>;
+
+    /// Whether the engine has failed at something nobody waits for.
+    ///
+    /// # Errors
+    /// It has; nothing may be written any more.
+    fn check(&self) -> Result<(), EngineError>;
 }
 
 /// Changes that become visible together, in one buffer.

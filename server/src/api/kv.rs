@@ -8,7 +8,7 @@ use futures::Stream;
 use prost::Message;
 use tonic::{Request, Response, Status};
 use trefoil_causality::Revision;
-use trefoil_placement::NodeId;
+use trefoil_placement::{Epoch, NodeId};
 use trefoil_proto::v1::{self, kv_server::Kv};
 use trefoil_store::command::{
     Command, Compare, DeleteOp, KeyRange, Op, Outcome, PutOp, RangeEnd, RangeOp, Reply, RequestId, Txn,
@@ -18,6 +18,7 @@ use trefoil_world::clock::Instant;
 
 use crate::api::{MaybeServing, Serving, convert, deadline, serving};
 use crate::error::Error;
+use crate::replication::Consistency;
 use crate::replication::leader::Scan;
 
 /// Bytes of a scan's chunk, about; one pair may exceed it.
@@ -50,7 +51,7 @@ struct Done {
 }
 
 impl KvService {
-    fn begin<T: Message>(&self, request: &Request<T>, header: Option<v1::RequestHeader>) -> Result<Call, Error> {
+    async fn begin<T: Message>(&self, request: &Request<T>, header: Option<v1::RequestHeader>) -> Result<Call, Error> {
         let serving = serving(&self.serving)?;
         let (actual, limit) = (request.get_ref().encoded_len(), serving.message_bytes_max);
         if actual > limit {
@@ -59,6 +60,9 @@ impl KvService {
         let header = header.unwrap_or_default();
         let deadline = deadline(request, serving.request_timeout);
         let request_id = convert::request_id(&header)?;
+        if let Some(epoch) = header.epoch {
+            serving.router.reach_epoch(&header.keyspace, Epoch(epoch), deadline).await?;
+        }
         Ok(Call { serving, keyspace: header.keyspace, request_id, deadline })
     }
 }
@@ -84,11 +88,33 @@ impl Call {
         self.command(Command::Op(op)).await
     }
 
+    /// A transaction that only reads needs no log entry.
+    async fn read_txn(&self, txn: Txn) -> Result<v1::TxnResponse, Error> {
+        let op = Op::Txn(txn);
+        mvcc::check(&op, &self.serving.limits)?;
+        let pinned = self.serving.router.scan(&self.keyspace, Consistency::Linearizable, self.deadline).await?;
+        let Reply::Txn { succeeded, replies } = pinned.read_txn(op).await? else {
+            return Err(Error::Broken { why: "an answer to another question".into() });
+        };
+        Ok(v1::TxnResponse {
+            header: self.header(pinned.revision(), self.serving.identity.node),
+            succeeded,
+            replies: replies.into_iter().map(convert::op_reply).collect::<Result<_, _>>()?,
+            context: convert::context(pinned.revision()),
+            consistency: Some(convert::effective(pinned.effective)),
+        })
+    }
+
     async fn command(&self, command: Command) -> Result<Done, Error> {
         let (Outcome { revision, result }, node) =
             self.serving.router.write(&self.keyspace, command, self.request_id, self.deadline).await?;
         Ok(Done { header: self.header(revision, node), revision, reply: result? })
     }
+}
+
+/// Whether neither branch writes. One that nests another counts as writing, as in etcd.
+fn only_reads(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)))
 }
 
 /// An operation, alone or under a condition.
@@ -120,7 +146,7 @@ fn other_question() -> Status {
 #[tonic::async_trait]
 impl Kv for KvService {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let call = self.begin(&request, request.get_ref().header.clone()).await?;
         let get = request.into_inner();
         let consistency = convert::consistency(get.consistency, &get.context)?;
         let range = KeyRange { key: get.key, end: RangeEnd::Single };
@@ -136,7 +162,7 @@ impl Kv for KvService {
     }
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
-        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let call = self.begin(&request, request.get_ref().header.clone()).await?;
         let put = request.into_inner();
         let compare = convert::condition(&put.key, put.condition)?;
         let op = PutOp { key: put.key, value: Some(put.value), lease: Some(put.lease), previous: put.previous };
@@ -155,7 +181,7 @@ impl Kv for KvService {
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
-        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let call = self.begin(&request, request.get_ref().header.clone()).await?;
         let delete = request.into_inner();
         let range = convert::key_range(delete.range)?;
         if delete.condition.is_some() && range.end != RangeEnd::Single {
@@ -181,7 +207,7 @@ impl Kv for KvService {
     type ScanStream = Pin<Box<dyn Stream<Item = Result<v1::ScanResponse, Status>> + Send>>;
 
     async fn scan(&self, request: Request<v1::ScanRequest>) -> Result<Response<Self::ScanStream>, Status> {
-        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let call = self.begin(&request, request.get_ref().header.clone()).await?;
         let scan = request.into_inner();
         let op = RangeOp {
             range: convert::key_range(scan.range)?,
@@ -206,8 +232,11 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<v1::TxnRequest>) -> Result<Response<v1::TxnResponse>, Status> {
-        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let call = self.begin(&request, request.get_ref().header.clone()).await?;
         let txn = convert::txn(request.into_inner().txn)?;
+        if only_reads(&txn) {
+            return call.read_txn(txn).await.map(Response::new).map_err(Status::from);
+        }
         let Done { header, revision, reply } = call.execute(Op::Txn(txn)).await?;
         let Reply::Txn { succeeded, replies } = reply else { return Err(other_question()) };
         Ok(Response::new(v1::TxnResponse {
@@ -223,7 +252,7 @@ impl Kv for KvService {
         &self,
         request: Request<v1::OpenSessionRequest>,
     ) -> Result<Response<v1::OpenSessionResponse>, Status> {
-        let mut call = self.begin(&request, request.get_ref().header.clone())?;
+        let mut call = self.begin(&request, request.get_ref().header.clone()).await?;
         call.request_id = None;
         let Done { header, reply, .. } = call.command(Command::OpenSession).await?;
         let Reply::SessionOpened { session } = reply else { return Err(other_question()) };
@@ -234,14 +263,14 @@ impl Kv for KvService {
         &self,
         request: Request<v1::CloseSessionRequest>,
     ) -> Result<Response<v1::CloseSessionResponse>, Status> {
-        let mut call = self.begin(&request, request.get_ref().header.clone())?;
+        let mut call = self.begin(&request, request.get_ref().header.clone()).await?;
         call.request_id = None;
         let Done { header, .. } = call.command(Command::CloseSession(request.get_ref().session)).await?;
         Ok(Response::new(v1::CloseSessionResponse { header }))
     }
 
     async fn compact(&self, request: Request<v1::CompactRequest>) -> Result<Response<v1::CompactResponse>, Status> {
-        let call = self.begin(&request, request.get_ref().header.clone())?;
+        let call = self.begin(&request, request.get_ref().header.clone()).await?;
         let Done { header, .. } = call.command(Command::Compact(Revision(request.get_ref().revision))).await?;
         Ok(Response::new(v1::CompactResponse { header }))
     }

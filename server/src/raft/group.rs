@@ -15,12 +15,13 @@ use openraft::errors::{
 };
 use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{Config, Raft, ReadPolicy, ServerState, Snapshot, SnapshotMeta, SnapshotPolicy};
-use trefoil_causality::ReplicaId;
+use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{NodeId, PartitionId};
 use trefoil_proto::peer::{Failure, SnapshotHead, message::Body};
 use trefoil_store::command::Outcome;
-use trefoil_store::engine::Engine;
+use trefoil_store::engine::{Durability, Engine, EngineError};
 use trefoil_store::key::StoreNumber;
+use trefoil_store::mvcc;
 use trefoil_world::clock;
 
 use crate::peer::Peers;
@@ -40,6 +41,9 @@ const HEARTBEAT_MS: u64 = 250;
 const HEARTBEAT_MIN_MS: u64 = 150;
 const ELECTION_MIN_MS: u64 = 600;
 const ELECTION_MAX_MS: u64 = 1000;
+
+/// Rows of history looked at in one step of a scrub.
+const SCRUB_ROWS_MAX: usize = 2000;
 
 /// How much log is kept for followers that fall behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +102,18 @@ pub struct RaftReplica {
     heard: Mutex<Option<clock::Instant>>,
     leader_changes: AtomicU64,
     last_leader: AtomicU64,
+    /// The first local read that failed, from any task: the steward ends the node over it.
+    broken: Mutex<Option<String>>,
+    /// How far history was scrubbed; only the steward scrubs.
+    scrubbed: Mutex<Scrubbed>,
+}
+
+/// Up to which floor, under which store number, history was scrubbed, and where a scrub under way goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scrubbed {
+    store: StoreNumber,
+    floor: Revision,
+    next: Option<Revision>,
 }
 
 /// What a replica is built from.
@@ -135,6 +151,8 @@ impl RaftReplica {
             heard: Mutex::new(None),
             leader_changes: AtomicU64::new(0),
             last_leader: AtomicU64::new(0),
+            broken: Mutex::new(None),
+            scrubbed: Mutex::new(Scrubbed { store: StoreNumber(0), floor: Revision(0), next: None }),
         })
     }
 
@@ -181,7 +199,7 @@ impl RaftReplica {
 
     fn other_home(&self, forward: &ForwardToLeader<Group>) -> Option<NodeId> {
         let elsewhere = forward.leader_id.filter(|leader| *leader != self.replica);
-        elsewhere.and_then(|_| forward.leader_node).map(|home| home.0)
+        elsewhere.and(forward.leader_node).map(|home| home.0)
     }
 
     /// The index a read that begins now must wait for. Asks a quorum.
@@ -270,7 +288,10 @@ impl RaftReplica {
             leader_changes: self.leader_changes.load(Ordering::Relaxed),
             voters: metrics.membership_config.voter_ids().collect(),
             members,
-            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+            stopped: match self.broken.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+                Some(broken) => Some(broken),
+                None => metrics.running_state.as_ref().err().map(ToString::to_string),
+            },
         }
     }
 
@@ -306,6 +327,38 @@ impl RaftReplica {
         let upto = applied.index().saturating_sub(stays);
         self.raft.trigger().snapshot().await.map_err(io::Error::other)?;
         self.raft.trigger().purge_log(upto).await.map_err(io::Error::other)
+    }
+
+    /// Notes that a local read failed: what is stored can no longer be trusted.
+    pub fn report_broken(&self, why: String) {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why);
+    }
+
+    /// Removes some history below the compaction floor, if there is any left. Nobody reads it any more, so it is
+    /// written beside the writer's queue.
+    pub async fn scrub(&self) -> io::Result<()> {
+        let view = self.published.view();
+        let (store, floor) = (view.store.number(), view.head.floor.unwrap_or_default());
+        let mut done = *self.scrubbed.lock().unwrap_or_else(PoisonError::into_inner);
+        if done.store != store {
+            done = Scrubbed { store, floor: Revision(0), next: None };
+        }
+        if done.floor >= floor {
+            return Ok(());
+        }
+        let engine = self.engine.clone();
+        let from = done.next.unwrap_or(done.floor);
+        let step = trefoil_world::task::blocking(move || {
+            let (batch, next) = mvcc::scrub(engine.as_ref(), store, floor, from, SCRUB_ROWS_MAX)?;
+            engine.write(&batch, Durability::NoSync)?;
+            Ok::<_, EngineError>(next)
+        });
+        done.next = step.await?.map_err(io::Error::other)?;
+        if done.next.is_none() {
+            done.floor = floor;
+        }
+        *self.scrubbed.lock().unwrap_or_else(PoisonError::into_inner) = done;
+        Ok(())
     }
 
     /// Hands leadership to the best of the `alive` nodes, if this replica leads, and waits until another one does.

@@ -19,9 +19,12 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use trefoil_causality::Revision;
 use trefoil_placement::NodeId;
-use trefoil_store::command::{Command, Envelope, Outcome, RangeEnd, RangeOp, RequestId, encode_batch, encode_envelope};
+use trefoil_store::command::{
+    Command, Envelope, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, encode_batch, encode_envelope,
+};
 use trefoil_store::engine::{EngineError, Read};
 use trefoil_store::mvcc::{self, Head};
+use trefoil_store::overlay::Overlay;
 use trefoil_world::clock::{self, Instant};
 
 use crate::error::Error;
@@ -62,6 +65,7 @@ struct Pending {
 
 /// The state of one moment, for a read in pieces.
 pub struct Scan {
+    raft: Arc<RaftReplica>,
     read: Arc<dyn Read>,
     view: Arc<View>,
     head: Head,
@@ -121,7 +125,7 @@ impl LeaderReplica {
     fn read_key(&self, op: &RangeOp, effective: Effective) -> Result<Answer, Error> {
         let view = self.raft.published().view();
         let found = mvcc::range(self.raft.engine().as_ref(), view.store.number(), &view.head, op);
-        let reply = found.map_err(broken)??;
+        let reply = found.map_err(|error| broken(&self.raft, &error))??;
         // The row may be newer than the view that was loaded before it.
         let newest = reply.pairs.first().map_or(view.head.revision, |pair| pair.mod_revision);
         Ok(Answer { reply, revision: newest.max(view.head.revision), effective })
@@ -130,8 +134,8 @@ impl LeaderReplica {
     fn pin(&self, effective: Effective) -> Result<Scan, Error> {
         let view = self.raft.published().view();
         let read: Arc<dyn Read> = Arc::from(self.raft.engine().snapshot());
-        let head = Head::load(read.as_ref(), view.store.number()).map_err(broken)?;
-        Ok(Scan { read, view, head, effective })
+        let head = Head::load(read.as_ref(), view.store.number()).map_err(|error| broken(&self.raft, &error))?;
+        Ok(Scan { raft: self.raft.clone(), read, view, head, effective })
     }
 
     async fn wait_fresh(&self, consistency: Consistency, deadline: Instant) -> Result<Effective, Error> {
@@ -214,7 +218,16 @@ impl Scan {
                 trefoil_world::task::blocking(find).await.map_err(|error| Error::Broken { why: error.to_string() })?
             }
         };
-        Ok(found.map_err(broken)??)
+        Ok(found.map_err(|error| broken(&self.raft, &error))??)
+    }
+
+    /// Carries out a transaction that only reads.
+    pub async fn read_txn(&self, op: Op) -> Result<Reply, Error> {
+        let (read, store, mut head) = (self.read.clone(), self.view.store.clone(), self.head);
+        let find = move || mvcc::execute(&mut Overlay::new(read.as_ref()), store.number(), &mut head, &op);
+        let found = trefoil_world::task::blocking(find).await;
+        let found = found.map_err(|error| Error::Broken { why: error.to_string() })?;
+        Ok(found.map_err(|error| broken(&self.raft, &error))??)
     }
 
     /// Keys and content sum at `revision`.
@@ -222,11 +235,15 @@ impl Scan {
         let (read, store, head) = (self.read.clone(), self.view.store.clone(), self.head);
         let sum = move || mvcc::content_sum_at(read.as_ref(), store.number(), &head, revision);
         let found = trefoil_world::task::blocking(sum).await;
-        Ok(found.map_err(|error| Error::Broken { why: error.to_string() })?.map_err(broken)??)
+        Ok(found
+            .map_err(|error| Error::Broken { why: error.to_string() })?
+            .map_err(|error| broken(&self.raft, &error))??)
     }
 }
 
-fn broken(error: EngineError) -> Error {
+/// A local read that fails is no answer: the node will end over it.
+fn broken(raft: &RaftReplica, error: &EngineError) -> Error {
+    raft.report_broken(error.to_string());
     Error::Broken { why: error.to_string() }
 }
 

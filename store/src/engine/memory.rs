@@ -127,6 +127,10 @@ impl Engine for MemoryEngine {
     fn sync_delay(&self) -> Option<Duration> {
         self.sync_delay
     }
+
+    fn check(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 struct MemorySnapshot {

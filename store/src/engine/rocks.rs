@@ -55,6 +55,31 @@ impl Inspection {
         let db = Db::open_cf_descriptors_read_only(&options, path, descriptors(), false).map_err(error)?;
         Ok(Some(Inspection { db: Arc::new(db) }))
     }
+
+    /// Reads every table block and checks its checksum, when there are at most `bytes_max` of them: damage is then
+    /// found before anything is changed. Larger databases are checked as they are read.
+    ///
+    /// # Errors
+    /// The first damaged block, naming the file.
+    pub fn verify(&self, bytes_max: u64) -> Result<(), EngineError> {
+        let mut bytes = 0;
+        for family in Family::ALL {
+            let size = self.db.property_int_value_cf(&handle(&self.db, family)?, "rocksdb.total-sst-files-size");
+            bytes += size.map_err(error)?.unwrap_or(0);
+        }
+        if bytes > bytes_max {
+            return Ok(());
+        }
+        for family in Family::ALL {
+            let mut options = ReadOptions::default();
+            options.set_verify_checksums(true);
+            options.fill_cache(false);
+            options.set_readahead_size(2 << 20);
+            let all = Span { from: Vec::new(), to: None };
+            scan(&self.db, family, &all, Order::Ascending, options, &mut |_, _| Visit::Next)?;
+        }
+        Ok(())
+    }
 }
 
 /// A directory with data files but without `CURRENT` has lost it: creating a fresh database there would bury them.
@@ -268,6 +293,13 @@ impl Engine for RocksEngine {
 
     fn sync_delay(&self) -> Option<Duration> {
         None
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        match self.db.property_int_value("rocksdb.background-errors").map_err(error)? {
+            Some(0) | None => Ok(()),
+            Some(count) => Err(EngineError::Io(format!("{count} background writes failed"))),
+        }
     }
 }
 
