@@ -32,8 +32,7 @@ pub struct OpenDisk {
     pub mark: MarkSlots,
     /// The writer position the database holds.
     pub position: u64,
-    pub storage: StorageId,
-    pub start_count: u64,
+    pub beginning: Beginning,
     /// Holds the directory's lock until the process ends.
     pub lock: Option<File>,
 }
@@ -90,10 +89,10 @@ pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
         None => {}
     }
     let engine = RocksEngine::open(&db).map_err(engine_error)?;
-    let (storage, start_count) = begin(&engine).map_err(engine_error)?;
+    let beginning = begin(&engine).map_err(engine_error)?;
     let position = stored_position(&engine).map_err(engine_error)?;
-    let mark = open_mark(&mark_path, storage, position).map_err(io(&mark_path))?;
-    Ok(OpenDisk { engine: Arc::new(engine), mark, position, storage, start_count, lock: Some(lock) })
+    let mark = open_mark(&mark_path, beginning.storage, position).map_err(io(&mark_path))?;
+    Ok(OpenDisk { engine: Arc::new(engine), mark, position, beginning, lock: Some(lock) })
 }
 
 fn io(path: &Path) -> impl Fn(io::Error) -> DiskError + use<> {
@@ -144,30 +143,42 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path) -> Result<(), DiskErro
     }
     let position = stored_position(found).map_err(engine_error)?;
     let storage = found.get(Family::Node, key::node::STORAGE_ID).map_err(engine_error)?;
+    let founded = found.get(Family::Node, key::node::FOUNDING).map_err(engine_error)?.is_some();
     let mark = match std::fs::read(mark_path) {
         Ok(bytes) => Mark::decode_file(&bytes).map_err(|why| DiskError::Mark { path: mark_path.to_owned(), why })?,
-        // A crash between the first write and the mark's creation leaves a database that has promised nothing.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && position <= 1 => return Ok(()),
+        // A crash before the mark's creation leaves a database that has promised nothing to anybody.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !founded => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(DiskError::NoMark { path: mark_path.to_owned() });
         }
         Err(why) => return Err(DiskError::Io { path: mark_path.to_owned(), why }),
     };
+    if storage.is_some_and(|storage| storage.as_ref() != mark.storage_id.to_be_bytes()) {
+        return Err(DiskError::ForeignMark { path: mark_path.to_owned() });
+    }
     if mark.position > position {
         let lost = mark.position - position;
         return Err(DiskError::LostTail { path: db.to_owned(), found: position, mark: mark.position, lost });
     }
-    if storage.is_some_and(|storage| storage.as_ref() != mark.storage_id.to_be_bytes()) {
-        return Err(DiskError::ForeignMark { path: mark_path.to_owned() });
-    }
     found.verify(VERIFY_BYTES_MAX).map_err(engine_error)
 }
 
-/// Mints the storage id on the first start and raises the start count, durably, before anything else is done.
+/// Starts whose run ids are kept: as long as a peer may be away and still tell this directory from a copy of it.
+const RUNS_MAX: usize = 1024;
+
+/// What a start has put on disk before anything was said to anybody.
+pub struct Beginning {
+    pub storage: StorageId,
+    pub start_count: u64,
+    /// The random ids of the last starts, oldest first; the last one is this start's.
+    pub runs: Vec<u64>,
+}
+
+/// Mints the storage id on the first start, raises the start count and adds a run id, durably.
 ///
 /// # Errors
 /// The engine cannot be read or written.
-pub fn begin(engine: &dyn Engine) -> Result<(StorageId, u64), EngineError> {
+pub fn begin(engine: &dyn Engine) -> Result<Beginning, EngineError> {
     let malformed = |what: &str| EngineError::Corrupt(format!("the {what} row is malformed"));
     let storage = match engine.get(Family::Node, key::node::STORAGE_ID)? {
         Some(row) => u128::from_be_bytes(row.as_ref().try_into().map_err(|_| malformed("storage id"))?),
@@ -177,14 +188,20 @@ pub fn begin(engine: &dyn Engine) -> Result<(StorageId, u64), EngineError> {
         Some(row) => u64::from_be_bytes(row.as_ref().try_into().map_err(|_| malformed("start count"))?),
         None => 0,
     };
+    let runs = engine.get(Family::Node, key::node::RUNS)?.unwrap_or_default();
+    let mut runs: Vec<u64> =
+        runs.chunks_exact(8).map(|run| u64::from_be_bytes(run.try_into().expect("8 bytes"))).collect();
+    runs.push(trefoil_world::random::next_u64());
+    runs.drain(..runs.len().saturating_sub(RUNS_MAX));
     let position = stored_position(engine)? + 1;
     let mut batch = Batch::new();
     batch.put(Family::Node, key::node::FORMAT, &FORMAT.to_be_bytes());
     batch.put(Family::Node, key::node::STORAGE_ID, &storage.to_be_bytes());
     batch.put(Family::Node, key::node::START_COUNT, &(starts + 1).to_be_bytes());
+    batch.put(Family::Node, key::node::RUNS, &runs.iter().flat_map(|run| run.to_be_bytes()).collect::<Vec<u8>>());
     batch.put(Family::Node, key::node::POSITION, &position.to_be_bytes());
     engine.write(&batch, Durability::Sync)?;
-    Ok((StorageId(storage), starts + 1))
+    Ok(Beginning { storage: StorageId(storage), start_count: starts + 1, runs })
 }
 
 fn open_mark(path: &Path, storage: StorageId, position: u64) -> io::Result<MarkSlots> {

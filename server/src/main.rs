@@ -1,6 +1,7 @@
 //! `kvd`: arguments, configuration, node, exit code; nothing else.
 //!
-//! Exit codes: 0 stopped on request, 1 could not start, 2 wrong usage, 74 the disk failed.
+//! Exit codes: 0 stopped on request, 1 could not start, 2 wrong usage or settings, 74 stopped at once because
+//! the disk or a replica failed.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
-use trefoil_server::config::{Cli, Command, Config, RawConfig, Serve};
+use trefoil_server::config::{BadSetting, Cli, Command, Config, RawConfig, Serve};
 use trefoil_server::node::Node;
 use trefoil_server::writer::Fatal;
 use trefoil_server::{dev, disk};
@@ -17,6 +18,8 @@ use trefoil_server::{dev, disk};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const EXIT_NOT_STARTED: u8 = 1;
+const EXIT_USAGE: u8 = 2;
 const EXIT_DISK: i32 = 74;
 
 fn main() -> ExitCode {
@@ -28,7 +31,9 @@ fn main() -> ExitCode {
         Ok(Ended::Stopped) => unsafe { libc::_exit(0) },
         Err(error) => {
             eprintln!("kvd: {error:#}");
-            ExitCode::FAILURE
+            let usage =
+                error.downcast_ref::<BadSetting>().is_some() || error.downcast_ref::<toml::de::Error>().is_some();
+            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_NOT_STARTED })
         }
     }
 }

@@ -18,13 +18,13 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use tokio::sync::watch;
 use tonic::transport::Server;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, error_span, info, warn};
 use trefoil_causality::ReplicaId;
 use trefoil_placement::{KeyspaceId, NodeId, PartitionId, PlacementRow, Stage};
 use trefoil_proto::peer::peer_server::PeerServer;
 use trefoil_proto::peer::{Introduction, IntroductionReply};
 use trefoil_proto::v1::{cluster_server::ClusterServer, kv_server::KvServer};
-use trefoil_store::command::{Command, KeyRange, Op, RangeEnd, RangeOp, Txn};
+use trefoil_store::command::{Command, Op, Txn};
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Order, Visit};
 use trefoil_store::key::{self, StoreNumber};
 use trefoil_world::{clock, net, random, task};
@@ -38,7 +38,8 @@ use crate::cluster::founding::{Answer, Founder, FoundingRecord, Step, step};
 use crate::cluster::identity::{Acquaintances, ClusterId, Identity, StorageId};
 use crate::cluster::map::{self, ClusterMap, NodeRecord};
 use crate::config::Config;
-use crate::disk::OpenDisk;
+use crate::disk::{Beginning, OpenDisk};
+use crate::error::Error;
 use crate::peer::{AddressBook, MESSAGE_BYTES_MAX, Peers, dial};
 use crate::raft::group::{Parts, RaftReplica};
 use crate::replica_record::ReplicaRecord;
@@ -51,6 +52,7 @@ const FORMING_PAUSE: Duration = Duration::from_millis(200);
 const STEWARD_PAUSE: Duration = Duration::from_millis(200);
 const WAITING_LINE_EVERY: Duration = Duration::from_secs(5);
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 const META_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether a node serves, and what it waits for.
@@ -82,13 +84,12 @@ impl Health {
         self.ready.load(Ordering::Relaxed)
     }
 
-    /// Whether there is too little disk space left for puts.
-    pub fn disk_full(&self) -> bool {
-        self.disk_full.load(Ordering::Relaxed)
-    }
-
-    pub fn free_space_floor(&self) -> u64 {
-        self.free_space_floor
+    /// Refuses what puts something while there is too little disk space left.
+    pub fn room_for(&self, op: &Op) -> Result<(), Error> {
+        match self.disk_full.load(Ordering::Relaxed) && grows(op) {
+            true => Err(Error::Exhausted { what: "free disk space", limit: self.free_space_floor }),
+            false => Ok(()),
+        }
     }
 
     /// What an unready node waits for; empty once ready.
@@ -110,6 +111,14 @@ impl Health {
     }
 }
 
+fn grows(op: &Op) -> bool {
+    match op {
+        Op::Put(_) => true,
+        Op::Range(_) | Op::Delete(_) => false,
+        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).any(grows),
+    }
+}
+
 /// A running node.
 pub struct Node {
     config: Config,
@@ -117,6 +126,8 @@ pub struct Node {
     member: Arc<ArcSwapOption<Member>>,
     engine: Arc<dyn Engine>,
     done: tokio::task::JoinHandle<()>,
+    /// Ends once the clients' requests are answered.
+    clients: tokio::task::JoinHandle<()>,
     /// The address clients are served at.
     pub client_address: std::net::SocketAddr,
     _lock: Option<std::fs::File>,
@@ -141,12 +152,17 @@ impl Node {
     /// # Errors
     /// An address cannot be listened at, or what the disk holds is malformed.
     pub async fn start(config: Config, disk: OpenDisk, fatal: Fatal) -> anyhow::Result<Node> {
+        let span = error_span!("node", name = config.name);
+        Node::start_here(config, disk, fatal).instrument(span).await
+    }
+
+    async fn start_here(config: Config, disk: OpenDisk, fatal: Fatal) -> anyhow::Result<Node> {
         let clients = net::listen(&config.listen_client).await;
         let clients = clients.with_context(|| format!("--listen-client {}", config.listen_client))?;
         let peers = net::listen(&config.listen_peer).await;
         let peers = peers.with_context(|| format!("--listen-peer {}", config.listen_peer))?;
         warn_if_exposed(&config);
-        let OpenDisk { engine, mark, position, storage, start_count, lock } = disk;
+        let OpenDisk { engine, mark, position, beginning, lock } = disk;
         let writer = Writer::start(engine.clone(), mark, position, fatal.clone())?;
         let records = replica_records(engine.as_ref())?;
         let owned: BTreeSet<StoreNumber> = records.values().map(|record| record.store).collect();
@@ -156,7 +172,7 @@ impl Node {
         let me = Founder {
             node: NodeId(0),
             name: config.name.clone(),
-            storage,
+            storage: beginning.storage,
             peer_address: config.advertise_peer.clone(),
             client_address: config.advertise_client.clone(),
             zone: config.zone.clone(),
@@ -180,9 +196,9 @@ impl Node {
         });
         let client_address = clients.address();
         let member = shared.peer_service.member.clone();
-        shared.serve(clients, peers);
-        let done = task::spawn(run(shared, storage, start_count));
-        Ok(Node { config, stop, member, engine, done, client_address, _lock: lock })
+        let clients = shared.serve(clients, peers);
+        let done = task::spawn(run(shared, beginning));
+        Ok(Node { config, stop, member, engine, done, clients, client_address, _lock: lock })
     }
 
     /// Stops: hands leadership over, stops the replicas, and leaves nothing for the next start to replay.
@@ -195,6 +211,9 @@ impl Node {
             }
         }
         self.stop.send_replace(true);
+        if clock::timeout(DRAIN_PATIENCE, self.clients).await.is_err() {
+            warn!("requests were still under way after {DRAIN_PATIENCE:?}");
+        }
         if let Some(member) = member {
             for raft in member.rafts.load().values() {
                 raft.stop().await?;
@@ -239,7 +258,8 @@ fn replica_records(engine: &dyn Engine) -> Result<BTreeMap<ReplicaId, ReplicaRec
 }
 
 impl Shared {
-    fn serve(self: &Arc<Self>, clients: net::Listener, peers: net::Listener) {
+    /// Serves both ports. The returned task ends when the node stops and its clients' requests are answered.
+    fn serve(self: &Arc<Self>, clients: net::Listener, peers: net::Listener) -> tokio::task::JoinHandle<()> {
         let message_max = self.config.message_bytes_max * 2;
         let kv = KvServer::new(KvService { serving: self.serving.clone() }).max_decoding_message_size(message_max);
         let cluster = ClusterServer::new(ClusterService { serving: self.serving.clone() });
@@ -261,7 +281,11 @@ impl Shared {
         }
         let stop = stopped(self.stopping.clone());
         let incoming = connections(clients, self.config.connections_max);
-        task::spawn(async move { router.serve_with_incoming_shutdown(incoming, stop).await });
+        let clients = task::spawn(async move {
+            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop).await {
+                warn!("clients are no longer served: {error}");
+            }
+        });
         let peer = PeerServer::new(self.peer_service.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -274,6 +298,7 @@ impl Shared {
         let incoming = connections(peers, 256);
         let stop = stopped(self.stopping.clone());
         task::spawn(async move { router.serve_with_incoming_shutdown(incoming, stop).await });
+        clients
     }
 
     /// Puts a founding record, identity and the record of the `_meta` replica on disk, all at once.
@@ -382,25 +407,27 @@ impl WaitingLine {
     }
 }
 
-async fn run(shared: Arc<Shared>, storage: StorageId, start_count: u64) {
-    if let Err(why) = run_member(shared.clone(), storage, start_count).await {
+async fn run(shared: Arc<Shared>, beginning: Beginning) {
+    if let Err(why) = run_member(shared.clone(), beginning).await {
         (shared.fatal)(format!("{why:#}"));
     }
 }
 
-async fn run_member(shared: Arc<Shared>, storage: StorageId, start_count: u64) -> anyhow::Result<()> {
+async fn run_member(shared: Arc<Shared>, beginning: Beginning) -> anyhow::Result<()> {
     let record = match shared.peer_service.founding.load_full() {
         Some(record) => record,
         None => {
             let record = shared.form().await?;
-            let me = record.of_storage(storage).ok_or_else(|| anyhow!("the record names another directory"))?;
+            let me =
+                record.of_storage(beginning.storage).ok_or_else(|| anyhow!("the record names another directory"))?;
             shared.adopt(&record, me).await?;
             Arc::new(record)
         }
     };
+    let Beginning { storage, start_count, runs } = beginning;
     let me = record.of_storage(storage).ok_or_else(|| anyhow!("the founding record names another directory"))?;
-    let identity = Identity { cluster: record.cluster, node: me.node, storage, start_count, run: random::next_u64() };
-    let membership = Membership::join(shared, record, identity)?;
+    let identity = Identity { cluster: record.cluster, node: me.node, storage, start_count };
+    let membership = Membership::join(shared, record, identity, runs)?;
     membership.run().await
 }
 
@@ -419,10 +446,16 @@ struct Membership {
 }
 
 impl Membership {
-    fn join(shared: Arc<Shared>, record: Arc<FoundingRecord>, identity: Identity) -> anyhow::Result<Membership> {
+    fn join(
+        shared: Arc<Shared>,
+        record: Arc<FoundingRecord>,
+        identity: Identity,
+        runs: Vec<u64>,
+    ) -> anyhow::Result<Membership> {
         let founders = record.founders.iter().filter(|founder| founder.node != identity.node);
         let acquaintances = Acquaintances::open(
             identity,
+            runs,
             shared.engine.as_ref(),
             shared.writer.clone(),
             founders.clone().map(|founder| (founder.node, founder.storage)),
@@ -440,7 +473,8 @@ impl Membership {
             forwards: Default::default(),
         });
         let rafts = Arc::new(ArcSwap::from_pointee(RaftReplicas::new()));
-        let member = Member { acquaintances, rafts: rafts.clone(), router: router.clone() };
+        let health = shared.health.clone();
+        let member = Member { acquaintances, rafts: rafts.clone(), router: router.clone(), health };
         shared.peer_service.member.store(Some(Arc::new(member)));
         shared.serving.store(Some(Arc::new(Serving {
             identity,
@@ -536,12 +570,7 @@ impl Membership {
         {
             return Ok(());
         }
-        let all = KeyRange { key: Bytes::from_static(&[0]), end: RangeEnd::Last };
-        let deadline = clock::now() + META_PATIENCE;
-        let answer = meta.read(RangeOp::all(all), Consistency::Stale { context: None }, deadline).await?;
-        let map = ClusterMap::read(self.identity.cluster, answer.revision, &answer.reply.pairs)?;
-        self.router.map.store(Arc::new(map));
-        Ok(())
+        Ok(self.router.refresh_map(Consistency::Stale { context: None }, clock::now() + META_PATIENCE).await?)
     }
 
     /// The leader of `_meta` writes its first content, and adds the founders that are no voters.

@@ -302,7 +302,7 @@ impl KeepLink {
     async fn open(&self, address: &str) -> Result<Connection, String> {
         let mut client = dial(address).await?;
         let (outgoing, frames) = mpsc::channel(FRAMES_MAX);
-        let hello = self.acquaintances.me().hello(Some(self.node));
+        let hello = self.acquaintances.hello(Some(self.node));
         let opening = Frame { hello: Some(hello), messages: Vec::new() };
         outgoing.try_send(opening).map_err(|error| error.to_string())?;
         let asked = clock::timeout(DIAL_TIMEOUT, client.raft(ReceiverStream::new(frames)));

@@ -143,11 +143,11 @@ impl Disk {
         if mark.position > found {
             return Err(format!("lost tail: found {found}, mark {}", mark.position));
         }
-        let (storage, start_count) = begin(&self.engine).map_err(|error| error.to_string())?;
+        let beginning = begin(&self.engine).map_err(|error| error.to_string())?;
         let position = stored_position(&self.engine).map_err(|error| error.to_string())?;
-        let mark = MarkSlots::Memory { slots: self.slots.clone(), storage_id: storage.0 };
+        let mark = MarkSlots::Memory { slots: self.slots.clone(), storage_id: beginning.storage.0 };
         let engine = Arc::new(self.engine.clone());
-        Ok(OpenDisk { engine, mark, position, storage, start_count, lock: None })
+        Ok(OpenDisk { engine, mark, position, beginning, lock: None })
     }
 }
 

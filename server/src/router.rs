@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use trefoil_causality::Revision;
 use trefoil_placement::{Epoch, KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
 use trefoil_proto::peer::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
-use trefoil_store::command::{Command, Op, Outcome, RangeOp, Reply, RequestId, decode_outcome, encode_command};
+use trefoil_store::command::{
+    Command, KeyRange, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, decode_outcome, encode_command,
+};
 use trefoil_world::clock::{self, Instant};
 
 use crate::cluster::map::ClusterMap;
@@ -21,7 +24,7 @@ use crate::peer::Peers;
 use crate::replication::leader::Scan;
 use crate::replication::{Answer, Consistency, Effective, Replica};
 
-const EPOCH_PAUSE: Duration = Duration::from_millis(20);
+const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The replicas of this node.
 pub type LocalReplicas = BTreeMap<PartitionId, Arc<Replica>>;
@@ -88,7 +91,16 @@ impl Router {
         consistency: Consistency,
         deadline: Instant,
     ) -> Result<(Answer, NodeId), Error> {
-        let target = self.target(keyspace)?;
+        self.read_at(self.target(keyspace)?, op, consistency, deadline).await
+    }
+
+    async fn read_at(
+        &self,
+        target: Target,
+        op: RangeOp,
+        consistency: Consistency,
+        deadline: Instant,
+    ) -> Result<(Answer, NodeId), Error> {
         let Some(local) = &target.local else {
             let holder = self.any_holder(&target.row)?;
             return Ok((self.read_elsewhere(&target.row, holder, op, deadline).await?, holder));
@@ -120,19 +132,36 @@ impl Router {
         }
     }
 
-    /// A client that knows a newer placement than this node waits until the node has learned it.
+    /// A client that knows a newer placement than this node makes it look at the newest map before it answers. When
+    /// `_meta` does not answer, the last known map goes on being used: data never waits for metadata.
     pub async fn reach_epoch(&self, keyspace: &str, epoch: Epoch, deadline: Instant) -> Result<(), Error> {
-        loop {
-            let known = self.target(keyspace)?.row.epoch;
-            if known >= epoch {
-                return Ok(());
-            }
-            if clock::now() >= deadline {
-                let why = format!("the client knows epoch {}, this node {}", epoch.0, known.0);
-                return Err(Error::Unavailable { why });
-            }
-            clock::sleep(EPOCH_PAUSE).await;
+        if self.target(keyspace)?.row.epoch >= epoch {
+            return Ok(());
         }
+        let patience = deadline.min(clock::now() + REFRESH_PATIENCE);
+        if self.refresh_map(Consistency::Linearizable, patience).await.is_err() {
+            return Ok(());
+        }
+        match self.target(keyspace)?.row.epoch {
+            newest if newest >= epoch => Ok(()),
+            newest => Err(Error::Malformed {
+                field: "epoch",
+                why: format!("{} is newer than the newest placement's, {}", epoch.0, newest.0),
+            }),
+        }
+    }
+
+    /// Reads `_meta` and publishes the map it describes, if that is newer.
+    pub async fn refresh_map(&self, consistency: Consistency, deadline: Instant) -> Result<(), Error> {
+        let all = KeyRange { key: Bytes::from_static(&[0]), end: RangeEnd::Last };
+        let target = self.target_of(PartitionId::META)?;
+        let (answer, _) = self.read_at(target, RangeOp::all(all), consistency, deadline).await?;
+        let cluster = self.peers.acquaintances.me().cluster;
+        let map = ClusterMap::read(cluster, answer.revision, &answer.reply.pairs)
+            .map_err(|malformed| Error::Broken { why: malformed.to_string() })?;
+        let map = Arc::new(map);
+        self.map.rcu(|known| if known.version < map.version { map.clone() } else { known.clone() });
+        Ok(())
     }
 
     /// The local replica of a partition.
@@ -170,6 +199,10 @@ impl Router {
         }
     }
 
+    fn cluster_id(&self) -> Bytes {
+        Bytes::copy_from_slice(&self.peers.acquaintances.me().cluster.0.to_be_bytes())
+    }
+
     fn any_holder(&self, row: &PlacementRow) -> Result<NodeId, Error> {
         let mut nodes = row.replicas.iter().map(|placed| placed.node);
         let first = nodes.clone().next();
@@ -190,6 +223,7 @@ impl Router {
         self.forwards.fetch_add(1, Ordering::Relaxed);
         let mut client = self.peers.client(to).await.map_err(not_sent)?;
         let request = ProposeRequest {
+            cluster_id: self.cluster_id(),
             keyspace_id: row.partition.keyspace.0,
             partition: row.partition.index,
             command: encode_command(&command),
@@ -222,6 +256,7 @@ impl Router {
         self.forwards.fetch_add(1, Ordering::Relaxed);
         let mut client = self.peers.client(to).await.map_err(not_sent)?;
         let request = ReadIndexRequest {
+            cluster_id: self.cluster_id(),
             keyspace_id: row.partition.keyspace.0,
             partition: row.partition.index,
             deadline_ms: millis_left(deadline)?,

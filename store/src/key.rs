@@ -39,6 +39,8 @@ pub mod node {
     pub const FOUNDING: &[u8] = b"founding";
     /// How often this directory was opened.
     pub const START_COUNT: &[u8] = b"start-count";
+    /// The run ids of its last starts, oldest first, 8 bytes each.
+    pub const RUNS: &[u8] = b"runs";
     /// The writer position: +1 with each batch of the writer.
     pub const POSITION: &[u8] = b"position";
     /// The next store number to hand out.

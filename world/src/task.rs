@@ -1,9 +1,10 @@
-//! Tasks and threads. Under a simulated world everything runs as a task of its one thread.
+//! Tasks and threads. A task logs in the span of whoever started it. Under a simulated world everything runs as a task of its one thread.
 
 use std::future::Future;
 use std::io;
 
 use tokio::task::JoinHandle;
+use tracing::Instrument;
 
 /// Runs `future` beside the caller.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
@@ -11,7 +12,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(future)
+    tokio::spawn(future.in_current_span())
 }
 
 /// Runs work that may block for long off the async threads.
@@ -31,7 +32,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 /// When the operating system has no thread left.
 pub fn dedicated(name: &str, future: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     if crate::is_simulated() {
-        tokio::spawn(future);
+        tokio::spawn(future.in_current_span());
         return Ok(());
     }
     let runtime = tokio::runtime::Handle::current();

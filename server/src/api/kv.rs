@@ -81,10 +81,7 @@ impl Call {
     /// Checks and carries out an operation.
     async fn execute(&self, op: Op) -> Result<Done, Error> {
         mvcc::check(&op, &self.serving.limits)?;
-        let grows = matches!(op, Op::Put(_) | Op::Txn(_));
-        if grows && self.serving.health.disk_full() {
-            return Err(Error::Exhausted { what: "free disk space", limit: self.serving.health.free_space_floor() });
-        }
+        self.serving.health.room_for(&op)?;
         self.command(Command::Op(op)).await
     }
 

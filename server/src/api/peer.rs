@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
-use trefoil_causality::ReplicaId;
+use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{KeyspaceId, NodeId, PartitionId};
 use trefoil_proto::peer::peer_server::Peer;
 use trefoil_proto::peer::{
@@ -27,6 +28,7 @@ use trefoil_world::clock;
 use crate::cluster::founding::{Founder, FoundingRecord};
 use crate::cluster::identity::Acquaintances;
 use crate::error::Error;
+use crate::node::Health;
 use crate::raft::group::RaftReplica;
 use crate::raft::state::receive_rows;
 use crate::replication::{Consistency, Replica};
@@ -47,6 +49,7 @@ pub struct Member {
     pub acquaintances: Arc<Acquaintances>,
     pub rafts: Arc<ArcSwap<RaftReplicas>>,
     pub router: Arc<Router>,
+    pub health: Arc<Health>,
 }
 
 /// See the file's head.
@@ -82,7 +85,7 @@ impl Peer for PeerService {
             }
         };
         let (answers, stream) = mpsc::channel(FRAMES_MAX);
-        let opening = Frame { hello: Some(member.acquaintances.me().hello(Some(node))), messages: Vec::new() };
+        let opening = Frame { hello: Some(member.acquaintances.hello(Some(node))), messages: Vec::new() };
         drop(answers.try_send(Ok(opening)));
         trefoil_world::task::spawn(answer_frames(member, frames, answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
@@ -100,6 +103,7 @@ impl Peer for PeerService {
         let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;
         let ending = |error: crate::writer::Ending| Status::unavailable(error.to_string());
         let store = raft.stores().allocate().await.map_err(ending)?;
+        let _leftovers = Leftovers { raft: raft.clone(), store };
         info!(partition = %raft.partition, replica = %raft.replica, "receiving a snapshot from {from}");
         let received = receive(&raft, store, chunks).await;
         let installed = match received {
@@ -110,7 +114,6 @@ impl Peer for PeerService {
             Ok(vote) => Ok(Response::new(SnapshotDone { vote: Some(vote) })),
             Err(status) => {
                 warn!(replica = %raft.replica, "snapshot not installed: {}", status.message());
-                raft.stores().abandon(store);
                 Err(status)
             }
         }
@@ -198,6 +201,20 @@ async fn next_chunk(chunks: &mut Streaming<SnapshotChunk>) -> Result<SnapshotChu
     }
 }
 
+/// The rows of a snapshot that did not become the replica's state are removed, however the receiving ends.
+struct Leftovers {
+    raft: Arc<RaftReplica>,
+    store: StoreNumber,
+}
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        if self.raft.published().view().store.number() != self.store {
+            self.raft.stores().abandon(self.store);
+        }
+    }
+}
+
 /// Writes the rows beside the writer's queue: nobody reads them yet.
 async fn receive(raft: &RaftReplica, store: StoreNumber, mut chunks: Streaming<SnapshotChunk>) -> Result<(), Status> {
     let mut total = 0;
@@ -234,20 +251,36 @@ fn local(member: &Member, keyspace: u32, partition: u32) -> Result<Arc<Replica>,
         .ok_or_else(|| Error::Unavailable { why: format!("this node holds no replica of {partition}") })
 }
 
+fn same_cluster(member: &Member, claimed: &Bytes) -> Result<(), Error> {
+    let cluster = member.acquaintances.me().cluster;
+    match claimed.as_ref() == cluster.0.to_be_bytes() {
+        true => Ok(()),
+        false => Err(Error::Unavailable { why: format!("this node is of cluster {cluster}") }),
+    }
+}
+
 async fn propose(member: &Member, ask: ProposeRequest) -> Result<Outcome, Error> {
+    same_cluster(member, &ask.cluster_id)?;
     let replica = local(member, ask.keyspace_id, ask.partition)?;
     let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
     let command = decode_command(ask.command)
         .map_err(|malformed| Error::Malformed { field: "command", why: malformed.to_string() })?;
     if let Command::Op(Op::Range(op)) = command {
-        let answer = replica.read(op, Consistency::Linearizable, deadline).await?;
-        return Ok(Outcome { revision: answer.revision, result: Ok(Reply::Range(answer.reply)) });
+        return match replica.read(op, Consistency::Linearizable, deadline).await {
+            Ok(answer) => Ok(Outcome { revision: answer.revision, result: Ok(Reply::Range(answer.reply)) }),
+            Err(Error::Refused(refusal)) => Ok(Outcome { revision: Revision(0), result: Err(refusal) }),
+            Err(error) => Err(error),
+        };
+    }
+    if let Command::Op(op) = &command {
+        member.health.room_for(op)?;
     }
     let request = RequestId { session: ask.session, sequence: ask.sequence, acknowledged: ask.acknowledged };
     replica.write(command, (ask.session != 0).then_some(request), deadline).await
 }
 
 async fn read_index(member: &Member, ask: &ReadIndexRequest) -> Result<u64, Error> {
+    same_cluster(member, &ask.cluster_id)?;
     let replica = local(member, ask.keyspace_id, ask.partition)?;
     let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
     match replica.as_ref() {

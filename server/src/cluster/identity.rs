@@ -55,8 +55,6 @@ pub struct Identity {
     pub node: NodeId,
     pub storage: StorageId,
     pub start_count: u64,
-    /// Random per process: two processes that claim one start count differ in it.
-    pub run: u64,
 }
 
 impl Identity {
@@ -79,8 +77,8 @@ impl Identity {
         Ok((ClusterId(u128::from_be_bytes(cluster)), node))
     }
 
-    /// The opening words to `to`.
-    pub fn hello(&self, to: Option<NodeId>) -> Hello {
+    /// The opening words to `to`, with the run ids of the last starts.
+    fn hello(&self, to: Option<NodeId>, runs: &[u64]) -> Hello {
         Hello {
             cluster_id: self.cluster.0.to_be_bytes().to_vec().into(),
             node_id: self.node.0,
@@ -89,7 +87,7 @@ impl Identity {
             protocol_min: PROTOCOL.0,
             protocol_max: PROTOCOL.1,
             to_node_id: to.map_or(0, |node| node.0),
-            run_id: self.run,
+            runs: runs.to_vec(),
         }
     }
 }
@@ -107,10 +105,7 @@ pub enum Refused {
     OtherStorage { node: NodeId, known: StorageId, claimed: StorageId },
     #[error("{node} has started {known} times before, this copy of it only {claimed}: an old copy was put back")]
     OldCopy { node: NodeId, known: u64, claimed: u64 },
-    #[error(
-        "{node} has already started {count} times as another process: an old copy was put back, or a second copy is \
-         running"
-    )]
+    #[error("start {count} of {node} was another one: an old copy was put back, or a second copy is running")]
     SecondCopy { node: NodeId, count: u64 },
     #[error("it is this node's own id, {0}")]
     Myself(NodeId),
@@ -152,6 +147,7 @@ impl Seen {
 /// What this node knows of its peers, and its judgement of their opening words.
 pub struct Acquaintances {
     me: Identity,
+    runs: Vec<u64>,
     writer: Writer,
     // Asked by every connection task; held for memory work only.
     seen: Mutex<BTreeMap<NodeId, Seen>>,
@@ -164,6 +160,7 @@ impl Acquaintances {
     /// A row is malformed, or cannot be read.
     pub fn open(
         me: Identity,
+        runs: Vec<u64>,
         engine: &dyn Read,
         writer: Writer,
         founders: impl Iterator<Item = (NodeId, StorageId)>,
@@ -179,18 +176,24 @@ impl Acquaintances {
             let node = node.ok_or_else(|| EngineError::Corrupt("malformed peer key".into()))?;
             seen.insert(node, Seen::decode(row)?);
         }
-        Ok(Acquaintances { me, writer, seen: Mutex::new(seen) })
+        Ok(Acquaintances { me, runs, writer, seen: Mutex::new(seen) })
     }
 
     pub fn me(&self) -> Identity {
         self.me
     }
 
+    /// The opening words to `to`.
+    pub fn hello(&self, to: Option<NodeId>) -> Hello {
+        self.me.hello(to, &self.runs)
+    }
+
     /// Believes or refuses a peer's opening words. What is new in them is durable when this returns.
     pub async fn meet(&self, hello: &Hello) -> Result<NodeId, Refused> {
         let (node, claimed) = self.read(hello)?;
+        let run_at = |count| run_at(hello, count);
         let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
-        if !judge(node, known, claimed)? {
+        if !judge(node, known, claimed, run_at)? {
             return Ok(node);
         }
         let mut batch = Batch::new();
@@ -222,12 +225,25 @@ impl Acquaintances {
         if node == self.me.node {
             return Err(Refused::Myself(node));
         }
-        Ok((node, Seen { storage, start_count: hello.start_count, run: hello.run_id }))
+        let run = run_at(hello, hello.start_count).ok_or(Refused::Malformed)?;
+        Ok((node, Seen { storage, start_count: hello.start_count, run }))
     }
 }
 
-/// Whether what is claimed is new and must be kept.
-fn judge(node: NodeId, known: Option<Seen>, claimed: Seen) -> Result<bool, Refused> {
+/// The run id of the peer's start number `count`, as far back as it remembers.
+fn run_at(hello: &Hello, count: u64) -> Option<u64> {
+    let back = usize::try_from(hello.start_count.checked_sub(count)?).ok()?;
+    hello.runs.iter().rev().nth(back).copied()
+}
+
+/// Whether what is claimed is new and must be kept. `run_at` gives the claimant's run id of one of its starts: a copy
+/// that was put back has other ones since it was made, however often it has been started.
+fn judge(
+    node: NodeId,
+    known: Option<Seen>,
+    claimed: Seen,
+    run_at: impl Fn(u64) -> Option<u64>,
+) -> Result<bool, Refused> {
     let Some(known) = known else { return Ok(true) };
     if known.storage != claimed.storage {
         return Err(Refused::OtherStorage { node, known: known.storage, claimed: claimed.storage });
@@ -235,7 +251,8 @@ fn judge(node: NodeId, known: Option<Seen>, claimed: Seen) -> Result<bool, Refus
     if claimed.start_count < known.start_count {
         return Err(Refused::OldCopy { node, known: known.start_count, claimed: claimed.start_count });
     }
-    if claimed.start_count == known.start_count && claimed.run != known.run {
+    let met = known.start_count > 0;
+    if met && run_at(known.start_count).is_some_and(|run| run != known.run) {
         return Err(Refused::SecondCopy { node, count: known.start_count });
     }
     Ok(claimed != known)
@@ -249,14 +266,22 @@ mod tests {
         Seen { storage: StorageId(storage), start_count, run }
     }
 
+    /// What is known of a peer, and what somebody claims who was started with these run ids.
+    fn judged(known: Option<Seen>, storage: u128, runs: &[u64]) -> Result<bool, Refused> {
+        let hello = Hello { start_count: runs.len() as u64, runs: runs.to_vec(), ..Hello::default() };
+        let claimed = seen(storage, hello.start_count, *runs.last().expect("started once"));
+        judge(NodeId(2), known, claimed, |count| run_at(&hello, count))
+    }
+
     #[test]
     fn a_peer_is_believed_only_as_itself() {
-        let node = NodeId(2);
-        assert_eq!(judge(node, None, seen(1, 1, 9)), Ok(true));
-        assert_eq!(judge(node, Some(seen(1, 1, 9)), seen(1, 1, 9)), Ok(false));
-        assert_eq!(judge(node, Some(seen(1, 1, 9)), seen(1, 2, 8)), Ok(true));
-        assert!(matches!(judge(node, Some(seen(1, 1, 9)), seen(2, 1, 9)), Err(Refused::OtherStorage { .. })));
-        assert!(matches!(judge(node, Some(seen(1, 5, 9)), seen(1, 4, 9)), Err(Refused::OldCopy { .. })));
-        assert!(matches!(judge(node, Some(seen(1, 5, 9)), seen(1, 5, 8)), Err(Refused::SecondCopy { .. })));
+        assert_eq!(judged(None, 1, &[9]), Ok(true));
+        assert_eq!(judged(Some(seen(1, 0, 0)), 1, &[9]), Ok(true), "known from the founding record only");
+        assert_eq!(judged(Some(seen(1, 1, 9)), 1, &[9]), Ok(false));
+        assert_eq!(judged(Some(seen(1, 1, 9)), 1, &[9, 8]), Ok(true));
+        assert!(matches!(judged(Some(seen(1, 1, 9)), 2, &[9]), Err(Refused::OtherStorage { .. })));
+        assert!(matches!(judged(Some(seen(1, 3, 7)), 1, &[9, 8]), Err(Refused::OldCopy { .. })));
+        assert!(matches!(judged(Some(seen(1, 2, 8)), 1, &[9, 5]), Err(Refused::SecondCopy { .. })));
+        assert!(matches!(judged(Some(seen(1, 2, 8)), 1, &[9, 5, 4, 3]), Err(Refused::SecondCopy { .. })));
     }
 }

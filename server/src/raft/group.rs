@@ -14,7 +14,7 @@ use openraft::errors::{
     ClientWriteError, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
 use openraft::raft::linearizable_read::LinearizerOption;
-use openraft::{Config, Raft, ReadPolicy, ServerState, Snapshot, SnapshotMeta, SnapshotPolicy};
+use openraft::{Config, Instant as _, Raft, ReadPolicy, ServerState, Snapshot, SnapshotMeta, SnapshotPolicy};
 use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{NodeId, PartitionId};
 use trefoil_proto::peer::{Failure, SnapshotHead, message::Body};
@@ -301,11 +301,16 @@ impl RaftReplica {
         }
     }
 
-    /// How long ago the leader was last heard; nothing when it never was. A leader hears itself.
+    /// How long ago the leader was last heard; nothing when it never was. A leader is as fresh as its quorum.
     pub fn leader_silent(&self) -> Option<Duration> {
-        if self.state().leads {
-            return Some(Duration::ZERO);
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        if metrics.state == ServerState::Leader {
+            let alone = metrics.membership_config.voter_ids().count() == 1;
+            let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner().elapsed());
+            return if alone { Some(Duration::ZERO) } else { acked };
         }
+        drop(metrics);
         let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.map(|heard| clock::now().saturating_duration_since(heard))
     }

@@ -55,7 +55,7 @@ struct Cache {
     tail_bytes: usize,
     /// Entries up to this index have been written.
     written: Option<u64>,
-    /// Bytes of all entries that are not purged, counted since the replica was opened.
+    /// Bytes of the entries that are kept; after a purge, of those in the tail.
     bytes: usize,
 }
 
@@ -64,7 +64,7 @@ struct Cache {
 pub struct LogSize {
     /// The first index that is not purged.
     pub first: u64,
-    /// Bytes appended since the last purge or, if later, since the replica was opened.
+    /// Bytes of the entries, or after a purge a lower bound of them.
     pub bytes: usize,
 }
 
@@ -93,7 +93,7 @@ impl LogStore {
             tail: VecDeque::new(),
             tail_bytes: 0,
             written: last.map(|id| id.index()),
-            bytes: 0,
+            bytes: stored_bytes(engine.as_ref(), replica)?,
         };
         Ok(LogStore { replica, engine, writer, cache: Arc::new(Mutex::new(cache)) })
     }
@@ -371,6 +371,16 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
         Bound::Unbounded => u64::MAX,
     };
     (from, to)
+}
+
+/// Bytes of all stored entries.
+fn stored_bytes(engine: &dyn Read, replica: ReplicaId) -> Result<usize, EngineError> {
+    let mut bytes = 0;
+    engine.scan(Family::Log, &key::log::all_entries(replica), Order::Ascending, &mut |_, value| {
+        bytes += value.len();
+        Visit::Next
+    })?;
+    Ok(bytes)
 }
 
 /// The first or the last entry.

@@ -161,7 +161,7 @@ impl Route {
     fn opening(&self, vote: &Vote, snapshot: &SnapshotOf<Group, StateImage>) -> SnapshotChunk {
         let membership = &snapshot.meta.last_membership;
         SnapshotChunk {
-            hello: Some(self.peers.acquaintances.me().hello(Some(self.node))),
+            hello: Some(self.peers.acquaintances.hello(Some(self.node))),
             head: Some(SnapshotHead {
                 to_replica: self.to.0,
                 vote: Some(vote_to(vote)),

@@ -524,7 +524,8 @@ fn a_refused_transaction_writes_nothing() {
         (txn(vec![put("b", "1"), read(4)]), Refusal::FutureRevision { asked: 4, newest: 3 }),
         (txn(vec![put("b", "1"), read(2)]), Refusal::Compacted { asked: 2, floor: 3 }),
         (txn(vec![read(4), keep("c")]), Refusal::KeyNotFound),
-        (lease, Refusal::KeyNotFound),
+        (txn(vec![lease.clone()]), Refusal::KeyNotFound),
+        (lease, Refusal::LeaseNotFound { lease: 7 }),
     ] {
         assert_eq!(store.run(&op), Err(refusal), "{op:?}");
     }
