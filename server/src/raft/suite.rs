@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -21,13 +22,29 @@ use crate::replica_record::ReplicaRecord;
 use crate::stores::Stores;
 use crate::writer::{MarkSlots, Writer};
 
+/// Closes the database itself, when the writer's thread has let go of it: neither the folder nor the process may end
+/// while a database is closing.
+struct Closing {
+    engine: Arc<dyn Engine>,
+    _folder: Option<TempDir>,
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let until = trefoil_world::clock::now() + Duration::from_secs(10);
+        while Arc::strong_count(&self.engine) > 1 && trefoil_world::clock::now() < until {
+            std::thread::yield_now();
+        }
+    }
+}
+
 enum Kind {
     Memory,
     Rocks,
 }
 
-impl StoreBuilder<Group, LogStore, StateMachine, Option<TempDir>> for Kind {
-    async fn build(&self) -> Result<(Option<TempDir>, LogStore, StateMachine), StorageError<Group>> {
+impl StoreBuilder<Group, LogStore, StateMachine, Closing> for Kind {
+    async fn build(&self) -> Result<(Closing, LogStore, StateMachine), StorageError<Group>> {
         let (engine, folder): (Arc<dyn Engine>, _) = match self {
             Kind::Memory => (Arc::new(MemoryEngine::new()), None),
             Kind::Rocks => {
@@ -35,13 +52,14 @@ impl StoreBuilder<Group, LogStore, StateMachine, Option<TempDir>> for Kind {
                 (Arc::new(RocksEngine::open(folder.path()).expect("a fresh database")), Some(folder))
             }
         };
+        let closing = Closing { engine: engine.clone(), _folder: folder };
         let mark = MarkSlots::Memory { slots: Arc::new(std::sync::Mutex::new([0; FILE_BYTES])), storage_id: 1 };
         let writer = Writer::start(engine.clone(), mark, 0, Arc::new(|why| panic!("{why}"))).expect("a writer");
         let stores = Stores::open(engine.clone(), writer.clone(), &BTreeSet::new()).expect("stores");
         let log = LogStore::open(ReplicaId(1), engine.clone(), writer.clone()).expect("a log");
         let record = ReplicaRecord { partition: PartitionId::DEFAULT, store: StoreNumber(1) };
         let state = StateMachine::open(ReplicaId(1), record, engine, writer, Arc::new(stores)).expect("a state");
-        Ok((folder, log, state))
+        Ok((closing, log, state))
     }
 }
 
