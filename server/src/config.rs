@@ -142,6 +142,10 @@ pub struct RawConfig {
     #[arg(long, env = "KVD_LOG_BYTES_KEPT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_bytes_kept: Option<usize>,
+    /// Seconds between two comparisons of the replicas a node leads.
+    #[arg(long, env = "KVD_VERIFY_INTERVAL_S")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verify_interval_s: Option<u64>,
     /// Below this much free disk space, puts are refused.
     #[arg(long, env = "KVD_FREE_SPACE_FLOOR_BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -170,6 +174,7 @@ impl RawConfig {
             request_timeout_ms: self.request_timeout_ms.or(weaker.request_timeout_ms),
             log_entries_kept: self.log_entries_kept.or(weaker.log_entries_kept),
             log_bytes_kept: self.log_bytes_kept.or(weaker.log_bytes_kept),
+            verify_interval_s: self.verify_interval_s.or(weaker.verify_interval_s),
             free_space_floor_bytes: self.free_space_floor_bytes.or(weaker.free_space_floor_bytes),
         }
     }
@@ -195,6 +200,7 @@ impl RawConfig {
             request_timeout_ms: Some(5000),
             log_entries_kept: Some(100_000),
             log_bytes_kept: Some(64 << 20),
+            verify_interval_s: Some(86_400),
             free_space_floor_bytes: Some(256 << 20),
         }
     }
@@ -220,6 +226,7 @@ pub struct Config {
     pub streams_max: u32,
     pub request_timeout: Duration,
     pub log_keep: LogKeep,
+    pub verify_interval: Duration,
     pub free_space_floor_bytes: u64,
 }
 
@@ -270,6 +277,7 @@ impl Config {
                 entries: given(raw.log_entries_kept, "log-entries-kept")?.max(16),
                 bytes: positive("log-bytes-kept", raw.log_bytes_kept)?,
             },
+            verify_interval: Duration::from_secs(given(raw.verify_interval_s, "verify-interval-s")?.max(1)),
             free_space_floor_bytes: given(raw.free_space_floor_bytes, "free-space-floor-bytes")?,
         })
     }

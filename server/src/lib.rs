@@ -15,6 +15,7 @@ pub mod peer;
 pub mod raft;
 pub mod replication;
 pub mod router;
+pub mod verify;
 
 pub mod api;
 

@@ -46,6 +46,7 @@ use crate::replica_record::ReplicaRecord;
 use crate::replication::{Consistency, Replica};
 use crate::router::{LocalReplicas, Router};
 use crate::stores::Stores;
+use crate::verify::Difference;
 use crate::writer::{Fatal, Writer};
 
 const FORMING_PAUSE: Duration = Duration::from_millis(200);
@@ -67,7 +68,7 @@ pub struct Health {
 #[derive(Default)]
 struct Lines {
     waiting_for: String,
-    alarms: BTreeMap<&'static str, String>,
+    alarms: BTreeMap<String, String>,
 }
 
 impl Health {
@@ -104,6 +105,17 @@ impl Health {
 
     fn wait_for(&self, what: String) {
         self.lock().waiting_for = what;
+    }
+
+    /// Raises the alarm about `subject`, or ends it.
+    fn alarm(&self, subject: String, line: Option<String>) {
+        match line {
+            Some(line) => {
+                error!("{line}");
+                self.lock().alarms.insert(subject, line);
+            }
+            None => drop(self.lock().alarms.remove(&subject)),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
@@ -443,6 +455,9 @@ struct Membership {
     goals: BTreeMap<ReplicaId, u64>,
     registered: bool,
     meta_founded: bool,
+    next_comparison: clock::Instant,
+    /// The comparison under way: one at a time.
+    comparing: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Membership {
@@ -486,6 +501,7 @@ impl Membership {
             health: shared.health.clone(),
         })));
         let line = WaitingLine::new(shared.health.clone());
+        let next_comparison = clock::now() + shared.config.verify_interval;
         Ok(Membership {
             shared,
             record,
@@ -496,6 +512,8 @@ impl Membership {
             goals: BTreeMap::new(),
             registered: false,
             meta_founded: false,
+            next_comparison,
+            comparing: None,
         })
     }
 
@@ -559,6 +577,7 @@ impl Membership {
         self.shared.stores.sweep()?;
         self.shared.engine.check()?;
         self.check_disk();
+        self.compare_replicas();
         self.check_ready(&rows);
         Ok(())
     }
@@ -662,6 +681,25 @@ impl Membership {
         Ok(())
     }
 
+    /// Compares the replicas of the partitions this node leads, when it is time.
+    fn compare_replicas(&mut self) {
+        let busy = self.comparing.as_ref().is_some_and(|task| !task.is_finished());
+        if busy || clock::now() < self.next_comparison {
+            return;
+        }
+        self.next_comparison = clock::now() + self.shared.config.verify_interval;
+        let (router, health) = (self.router.clone(), self.shared.health.clone());
+        self.comparing = Some(task::spawn(async move {
+            for replica in router.replicas.load_full().values().filter(|replica| replica.raft().state().leads) {
+                let partition = replica.raft().partition;
+                match crate::verify::compare(&router, replica).await {
+                    Ok(found) => health.alarm(format!("content of {partition}"), differences(partition, &found)),
+                    Err(error) => warn!(%partition, "replicas not compared: {error}"),
+                }
+            }
+        }));
+    }
+
     fn check_disk(&self) {
         let Ok(free) = crate::disk::free_bytes(&self.shared.config.data_dir) else { return };
         let full = free < self.shared.config.free_space_floor_bytes;
@@ -670,7 +708,7 @@ impl Membership {
             if full {
                 let line = format!("only {free} bytes of disk are free: puts are refused");
                 warn!("{line}");
-                lines.alarms.insert("disk", line);
+                lines.alarms.insert("disk".into(), line);
             } else {
                 lines.alarms.remove("disk");
             }
@@ -736,6 +774,19 @@ impl Membership {
         })
         .collect()
     }
+}
+
+fn differences(partition: PartitionId, found: &[Difference]) -> Option<String> {
+    let lines: Vec<String> = found
+        .iter()
+        .map(|found| {
+            format!(
+                "partition {partition}: {} on {} differs at revision {}: {} keys with sum {:016x}, the leader has {} with {:016x}",
+                found.replica, found.node, found.revision, found.there.keys, found.there.sum, found.here.keys, found.here.sum
+            )
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
 }
 
 fn hint(config: &Config, founder: &Founder) -> String {

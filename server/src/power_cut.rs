@@ -24,7 +24,10 @@ use futures::future::BoxFuture;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
 use trefoil_client::{Client, PutReply};
+use trefoil_placement::PartitionId;
 use trefoil_store::engine::memory::MemoryEngine;
+use trefoil_store::engine::{Batch, Durability, Engine, Family, Order, Read, Span, Visit};
+use trefoil_store::key;
 use trefoil_store::mark::{FILE_BYTES, Mark};
 use trefoil_world::net::{Accept, Listener, Stream};
 use trefoil_world::{World, clock};
@@ -200,6 +203,7 @@ fn config(place: usize) -> Config {
         listen_peer: Some(format!("127.0.0.1:{}", 2001 + place)),
         initial_cluster: Some(list.join(",")),
         log_entries_kept: Some(64),
+        verify_interval_s: Some(2),
         ..RawConfig::default()
     })
     .expect("a sound configuration")
@@ -408,6 +412,51 @@ fn forming_survives_cuts() {
         assert!(form_under_fire(seed) >= 2, "seed {seed}: a formed cluster takes a put");
     }
     println!("{} seeds, 4 cuts in the middle of forming each: all formed", seeds().count());
+}
+
+/// Changes one replica's content behind its back, and waits for the leader's alarm.
+#[test]
+fn a_replica_that_differs_raises_an_alarm() {
+    let mut dice = Dice(1);
+    let disks: Vec<Disk> = (0..NODES).map(|_| Disk::new(&mut dice)).collect();
+    let engines: Vec<MemoryEngine> = disks.iter().map(|disk| disk.engine.clone()).collect();
+    let slots: Vec<_> = disks.iter().map(|disk| RefCell::new(Some(disk.open().expect("a whole disk")))).collect();
+    let alarms: Rc<RefCell<Vec<String>>> = Rc::default();
+    let raised = alarms.clone();
+    let life = async move {
+        let _nodes = start(&slots).await;
+        let client = connect().await;
+        let put = client.put("k", "v").timeout(READY_PATIENCE).await.expect("a put");
+        let map = client.known_map();
+        let row = map.rows.iter().find(|row| row.partition == PartitionId::DEFAULT).expect("a row of default");
+        let other = row.replicas.iter().find(|placed| placed.node != put.header.node).expect("a follower").node;
+        change(&engines[other.0 as usize - 1]);
+        let until = clock::now() + READY_PATIENCE;
+        while raised.borrow().is_empty() && clock::now() < until {
+            clock::sleep(Duration::from_millis(500)).await;
+            *raised.borrow_mut() = client.status(put.header.node).await.expect("a status").alarms;
+        }
+        let named = raised.borrow().iter().any(|line| line.contains("1/0") && line.contains(&format!("{other}")));
+        assert!(named, "an alarm names partition and node, but there is {:?}", raised.borrow());
+    };
+    one_life(1, life, dice);
+    println!("alarm: {}", alarms.borrow().join("; "));
+}
+
+/// Adds a key below every store number that holds the key `k`.
+fn change(engine: &MemoryEngine) {
+    let mut planted = Batch::new();
+    let all = Span { from: Vec::new(), to: None };
+    let scanned = engine.scan(Family::Current, &all, Order::Ascending, &mut |row, value| {
+        if key::decode_current(row) == Some(b"k".as_slice()) {
+            let store = key::decode_store(row).expect("a row of a store");
+            planted.put(Family::Current, &key::current(store, b"planted"), value);
+        }
+        Visit::Next
+    });
+    scanned.expect("readable");
+    assert!(!planted.is_empty(), "the follower holds the key");
+    engine.write(&planted, Durability::NoSync).expect("written");
 }
 
 fn seeds() -> std::ops::Range<u64> {

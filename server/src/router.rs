@@ -199,7 +199,8 @@ impl Router {
         }
     }
 
-    fn cluster_id(&self) -> Bytes {
+    /// As requests to peers carry it.
+    pub fn cluster_id(&self) -> Bytes {
         Bytes::copy_from_slice(&self.peers.acquaintances.me().cluster.0.to_be_bytes())
     }
 

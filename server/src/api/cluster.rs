@@ -1,20 +1,18 @@
 //! The `Cluster` service: the map, how this node is, and digests for comparing replicas.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
-use trefoil_causality::Revision;
 use trefoil_placement::{KeyspaceId, Mode, PartitionId, PlacementRow, Stage};
 use trefoil_proto::v1::{self, cluster_server::Cluster};
 
-use crate::api::{MaybeServing, Serving, deadline, serving};
+use crate::api::{MaybeServing, convert, deadline, serving};
 use crate::cluster::map::ClusterMap;
 use crate::error::Error;
 use crate::raft::group::RaftReplica;
-use crate::replication::{Consistency, Replica};
+use crate::verify::digest;
 
 /// A digest walks everything: its deadline when the request brings none.
 const DIGEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -60,27 +58,15 @@ impl Cluster for ClusterService {
             .router
             .local(partition)
             .ok_or_else(|| Error::Unavailable { why: format!("this node holds no replica of {partition}") })?;
-        Ok(Response::new(digest(&serving, &replica, ask.revision, deadline).await?))
+        let (at, content) = digest(&replica, convert::revision(ask.revision), deadline).await?;
+        Ok(Response::new(v1::DigestResponse {
+            node_id: serving.identity.node.0,
+            replica_id: replica.raft().replica.0,
+            revision: at.0,
+            keys: content.keys,
+            sum: content.sum,
+        }))
     }
-}
-
-async fn digest(
-    serving: &Arc<Serving>,
-    replica: &Replica,
-    revision: u64,
-    deadline: trefoil_world::clock::Instant,
-) -> Result<v1::DigestResponse, Error> {
-    let context = (revision != 0).then_some(Revision(revision));
-    let scan = replica.scan(Consistency::Stale { context }, deadline).await?;
-    let at = context.unwrap_or(scan.revision());
-    let content = scan.digest(at).await?;
-    Ok(v1::DigestResponse {
-        node_id: serving.identity.node.0,
-        replica_id: replica.raft().replica.0,
-        revision: at.0,
-        keys: content.keys,
-        sum: content.sum,
-    })
 }
 
 fn replica_status(raft: &RaftReplica) -> v1::ReplicaStatus {

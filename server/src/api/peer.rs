@@ -17,8 +17,9 @@ use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{KeyspaceId, NodeId, PartitionId};
 use trefoil_proto::peer::peer_server::Peer;
 use trefoil_proto::peer::{
-    Failure, Frame, Introduction, IntroductionReply, Message, NotLeader, ProposeReply, ProposeRequest, ReadIndexReply,
-    ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body, propose_reply, read_index_reply,
+    DigestReply, DigestRequest, Failure, Frame, Introduction, IntroductionReply, Message, NotLeader, ProposeReply,
+    ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body, propose_reply,
+    read_index_reply,
 };
 use trefoil_store::command::{Command, Op, Outcome, Reply, RequestId, decode_command, encode_outcome};
 use trefoil_store::engine::Durability;
@@ -33,6 +34,7 @@ use crate::raft::group::RaftReplica;
 use crate::raft::state::receive_rows;
 use crate::replication::{Consistency, Replica};
 use crate::router::Router;
+use crate::verify;
 
 /// Raft messages of one peer being answered at a time.
 const ANSWERS_MAX: usize = 1024;
@@ -40,6 +42,9 @@ const ANSWERS_MAX: usize = 1024;
 const FRAMES_MAX: usize = 8;
 /// A snapshot sender that is silent for this long is given up.
 const SNAPSHOT_IDLE: Duration = Duration::from_secs(15);
+
+/// How long a replica may take to reach the revision its content is asked at.
+const DIGEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The Raft replicas of this node, by id.
 pub type RaftReplicas = BTreeMap<ReplicaId, Arc<RaftReplica>>;
@@ -140,6 +145,17 @@ impl Peer for PeerService {
             Err(error) => read_index_reply::Reply::Refused(error.to_string()),
         };
         Ok(Response::new(ReadIndexReply { reply: Some(reply) }))
+    }
+
+    async fn digest(&self, request: Request<DigestRequest>) -> Result<Response<DigestReply>, Status> {
+        let member = self.member()?;
+        let ask = request.into_inner();
+        same_cluster(&member, &ask.cluster_id)?;
+        let replica = local(&member, ask.keyspace_id, ask.partition)?;
+        let deadline = clock::now() + DIGEST_PATIENCE;
+        let (_, content) = verify::digest(&replica, Some(Revision(ask.revision)), deadline).await?;
+        let replica_id = replica.raft().replica.0;
+        Ok(Response::new(DigestReply { replica_id, keys: content.keys, sum: content.sum }))
     }
 
     async fn introduce(&self, _: Request<Introduction>) -> Result<Response<IntroductionReply>, Status> {
