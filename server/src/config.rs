@@ -13,6 +13,9 @@ use trefoil_store::mvcc::Limits;
 
 use crate::raft::group::LogKeep;
 
+/// The most `--message-bytes-max` may be: a log entry must fit into a frame between peers many times over.
+const MESSAGE_BYTES_CAP: usize = 16 << 20;
+
 /// Trefoil's server.
 #[derive(Debug, Parser)]
 #[command(name = "kvd", version, about = "Trefoil's server", disable_help_subcommand = true)]
@@ -265,7 +268,7 @@ impl Config {
             zone: given(raw.zone, "zone")?,
             weight: given(raw.weight, "weight")?,
             log_level: level(given(raw.log_level, "log-level")?)?,
-            message_bytes_max: positive("message-bytes-max", raw.message_bytes_max)?,
+            message_bytes_max: message_bytes(positive("message-bytes-max", raw.message_bytes_max)?)?,
             limits: Limits {
                 key_bytes_max: positive("key-bytes-max", raw.key_bytes_max)?,
                 txn_ops_max: positive("txn-ops-max", raw.txn_ops_max)?,
@@ -295,6 +298,13 @@ fn positive(flag: &'static str, value: Option<usize>) -> Result<usize, BadSettin
     match given(value, flag)? {
         0 => Err(bad(flag, "must be above 0")),
         value => Ok(value),
+    }
+}
+
+fn message_bytes(bytes: usize) -> Result<usize, BadSetting> {
+    match bytes <= MESSAGE_BYTES_CAP {
+        true => Ok(bytes),
+        false => Err(bad("message-bytes-max", format!("must be at most {MESSAGE_BYTES_CAP}"))),
     }
 }
 

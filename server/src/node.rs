@@ -226,12 +226,14 @@ impl Node {
         if clock::timeout(DRAIN_PATIENCE, self.clients).await.is_err() {
             warn!("requests were still under way after {DRAIN_PATIENCE:?}");
         }
+        // The steward first: it would take a stopped replica for a failed one.
+        self.done.abort();
+        drop(self.done.await);
         if let Some(member) = member {
             for raft in member.rafts.load().values() {
                 raft.stop().await?;
             }
         }
-        self.done.abort();
         let engine = self.engine.clone();
         task::blocking(move || engine.flush()).await??;
         info!(name = self.config.name, "stopped");
@@ -356,7 +358,8 @@ impl Shared {
                 initial_cluster: self.peer_service.initial_cluster.to_string(),
             };
             let reply = client.introduce(introduction).await.ok()?.into_inner();
-            answer(reply, address)
+            // An address that leads to another node than the list says is as good as silent.
+            (reply.name == name).then(|| answer(reply, address)).flatten()
         };
         clock::timeout(Duration::from_secs(2), asked).await.ok().flatten().unwrap_or_else(silent)
     }
@@ -489,7 +492,14 @@ impl Membership {
         });
         let rafts = Arc::new(ArcSwap::from_pointee(RaftReplicas::new()));
         let health = shared.health.clone();
-        let member = Member { acquaintances, rafts: rafts.clone(), router: router.clone(), health };
+        let member = Member {
+            acquaintances,
+            rafts: rafts.clone(),
+            router: router.clone(),
+            health,
+            limits: shared.config.limits,
+            message_bytes_max: shared.config.message_bytes_max,
+        };
         shared.peer_service.member.store(Some(Arc::new(member)));
         shared.serving.store(Some(Arc::new(Serving {
             identity,
@@ -600,10 +610,12 @@ impl Membership {
             return;
         }
         for founder in &self.record.founders {
-            if !state.members.contains_key(&founder.meta_replica())
-                && let Err(error) = meta.raft().add_learner(founder.meta_replica(), founder.node).await
-            {
-                warn!("{} is not a learner of _meta yet: {error}", founder.name);
+            if state.members.contains_key(&founder.meta_replica()) {
+                continue;
+            }
+            let added = meta.raft().add_learner(founder.meta_replica(), founder.node);
+            if !matches!(clock::timeout(META_PATIENCE, added).await, Ok(Ok(()))) {
+                warn!("{} is not a learner of _meta yet", founder.name);
                 return;
             }
         }

@@ -24,6 +24,7 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 use tracing::{info, warn};
+use trefoil_causality::ReplicaId;
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::peer_client::PeerClient;
 use trefoil_proto::peer::{Frame, Message, message::Body};
@@ -36,6 +37,8 @@ use crate::cluster::map::ClusterMap;
 const QUEUE_MAX: usize = 1024;
 /// Messages gathered into one frame.
 const FRAME_MESSAGES_MAX: usize = 256;
+/// Bytes of log entries after which a frame is sent.
+const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Frames on their way to the connection.
 const FRAMES_MAX: usize = 8;
 /// The largest message a peer may send.
@@ -82,16 +85,32 @@ pub struct Peers {
     addresses: Arc<AddressBook>,
     // Links are made on first use, from any task.
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// Per replica elsewhere: the highest log index it acknowledged, and in which term. Within a term nothing
+    /// acknowledged may be missing later.
+    acknowledged: Mutex<BTreeMap<ReplicaId, (u64, u64)>>,
 }
 
 impl Peers {
     pub fn new(acquaintances: Arc<Acquaintances>, addresses: Arc<AddressBook>) -> Peers {
-        Peers { acquaintances, addresses, links: Mutex::default() }
+        Peers { acquaintances, addresses, links: Mutex::default(), acknowledged: Mutex::default() }
     }
 
     /// Asks `node` and waits at most `ttl` for the answer.
     pub async fn call(&self, node: NodeId, message: Message, ttl: Duration) -> Result<Body, CallError> {
         self.link(node).call(message, ttl).await
+    }
+
+    /// Notes that a replica has acknowledged the log up to `index` to a leader of `term`.
+    pub fn note_acknowledged(&self, replica: ReplicaId, term: u64, index: u64) {
+        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let highest = acknowledged.entry(replica).or_default();
+        *highest = (*highest).max((term, index));
+    }
+
+    /// What a replica had acknowledged by now: term and highest index.
+    pub fn acknowledged(&self, replica: ReplicaId) -> (u64, u64) {
+        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        acknowledged.get(&replica).copied().unwrap_or_default()
     }
 
     /// Whether there is a connection to `node` now: a hint, never a decision.
@@ -339,9 +358,13 @@ async fn send_frames(calls: &mut mpsc::Receiver<Message>, outgoing: mpsc::Sender
         let mut messages = vec![first];
         // Let the tasks that are about to call do so: their messages share the frame.
         tokio::task::yield_now().await;
-        while messages.len() < FRAME_MESSAGES_MAX {
+        let mut bytes = weight(&messages[0]);
+        while messages.len() < FRAME_MESSAGES_MAX && bytes < FRAME_BYTES_MAX {
             match calls.try_recv() {
-                Ok(message) => messages.push(message),
+                Ok(message) => {
+                    bytes += weight(&message);
+                    messages.push(message);
+                }
                 Err(_) => break,
             }
         }
@@ -350,6 +373,14 @@ async fn send_frames(calls: &mut mpsc::Receiver<Message>, outgoing: mpsc::Sender
         }
     }
     "the node is ending".into()
+}
+
+/// Bytes of log entries in a message; the rest of any message is small.
+fn weight(message: &Message) -> usize {
+    match &message.body {
+        Some(Body::Append(append)) => append.entries.iter().map(|entry| entry.payload.len()).sum(),
+        Some(_) | None => 0,
+    }
 }
 
 async fn receive_frames(waiting: &Waiting, mut incoming: Streaming<Frame>) -> String {

@@ -427,7 +427,7 @@ fn a_replica_that_differs_raises_an_alarm() {
         let _nodes = start(&slots).await;
         let client = connect().await;
         let put = client.put("k", "v").timeout(READY_PATIENCE).await.expect("a put");
-        let map = client.known_map();
+        let map = client.map().await.expect("the map");
         let row = map.rows.iter().find(|row| row.partition == PartitionId::DEFAULT).expect("a row of default");
         let other = row.replicas.iter().find(|placed| placed.node != put.header.node).expect("a follower").node;
         change(&engines[other.0 as usize - 1]);

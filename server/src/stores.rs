@@ -53,6 +53,34 @@ impl Drop for StoreHandle {
     }
 }
 
+/// A snapshot's rows on their way to becoming a replica's state. Dropped before that, they are removed; so however
+/// receiving or installing ends, the rows belong to exactly one owner.
+pub struct ReceivedRows {
+    store: StoreNumber,
+    swept_next: Arc<Mutex<Vec<StoreNumber>>>,
+    kept: bool,
+}
+
+impl ReceivedRows {
+    pub fn store(&self) -> StoreNumber {
+        self.store
+    }
+
+    /// The rows are about to become a replica's state.
+    pub fn keep(mut self) -> StoreNumber {
+        self.kept = true;
+        self.store
+    }
+}
+
+impl Drop for ReceivedRows {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.swept_next.lock().unwrap_or_else(PoisonError::into_inner).push(self.store);
+        }
+    }
+}
+
 impl Stores {
     /// Reads the counter and removes rows under numbers that are not in `owned`.
     ///
@@ -91,9 +119,9 @@ impl Stores {
         Arc::new(StoreHandle { number, retired: AtomicBool::new(false), swept_next: self.swept_next.clone() })
     }
 
-    /// A snapshot that did not arrive whole: its rows go.
-    pub fn abandon(&self, number: StoreNumber) {
-        self.swept_next.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+    /// Takes a number for rows that nobody reads yet.
+    pub async fn receive(&self) -> Result<ReceivedRows, Ending> {
+        Ok(ReceivedRows { store: self.allocate().await?, swept_next: self.swept_next.clone(), kept: false })
     }
 
     /// Removes the rows of the numbers retired since the last call.

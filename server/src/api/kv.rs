@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -14,7 +15,7 @@ use trefoil_store::command::{
     Command, Compare, DeleteOp, KeyRange, Op, Outcome, PutOp, RangeEnd, RangeOp, Reply, RequestId, Txn,
 };
 use trefoil_store::mvcc;
-use trefoil_world::clock::Instant;
+use trefoil_world::clock::{self, Instant};
 
 use crate::api::{MaybeServing, Serving, convert, deadline, serving};
 use crate::error::Error;
@@ -25,7 +26,9 @@ use crate::replication::leader::Scan;
 const CHUNK_BYTES: usize = 512 << 10;
 /// Pairs of a scan's first page, before it is known how large they are.
 const FIRST_PAGE_PAIRS: u64 = 32;
-const PAGE_PAIRS_MAX: u64 = 4096;
+const PAGE_PAIRS_MAX: u64 = 512;
+/// How long a reader may take nothing before its scan ends.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// Chunks that wait for a slow reader.
 const CHUNKS_MAX: usize = 2;
 const CONTINUATION_FORMAT: u8 = 1;
@@ -305,13 +308,16 @@ async fn send_chunks(
             context: convert::context(pinned.revision()),
             consistency: Some(convert::effective(pinned.effective)),
         };
-        if chunks.send(Ok(chunk)).await.is_err() || last {
-            return Ok(());
+        match clock::timeout(READER_PATIENCE, chunks.send(Ok(chunk))).await {
+            Ok(Ok(())) if !last => {}
+            // A reader that takes nothing would pin this state for ever.
+            Ok(_) | Err(_) => return Ok(()),
         }
         if let Some(next) = next {
             page = behind(page, &next);
         }
-        size = (size * CHUNK_BYTES as u64 / bytes.max(1) as u64).clamp(1, PAGE_PAIRS_MAX);
+        // Grows slowly, so that large values behind small ones do not come all at once.
+        size = (size * CHUNK_BYTES as u64 / bytes.max(1) as u64).clamp(1, PAGE_PAIRS_MAX.min(size * 2));
     }
 }
 

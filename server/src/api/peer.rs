@@ -17,13 +17,14 @@ use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{KeyspaceId, NodeId, PartitionId};
 use trefoil_proto::peer::peer_server::Peer;
 use trefoil_proto::peer::{
-    DigestReply, DigestRequest, Failure, Frame, Introduction, IntroductionReply, Message, NotLeader, ProposeReply,
-    ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body, propose_reply,
-    read_index_reply,
+    DigestReply, DigestRequest, Failure, Frame, Hello, Introduction, IntroductionReply, Message, NotLeader,
+    ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body,
+    propose_reply, read_index_reply,
 };
 use trefoil_store::command::{Command, Op, Outcome, Reply, RequestId, decode_command, encode_outcome};
 use trefoil_store::engine::Durability;
 use trefoil_store::key::StoreNumber;
+use trefoil_store::mvcc::{self, Limits};
 use trefoil_world::clock;
 
 use crate::cluster::founding::{Founder, FoundingRecord};
@@ -55,6 +56,8 @@ pub struct Member {
     pub rafts: Arc<ArcSwap<RaftReplicas>>,
     pub router: Arc<Router>,
     pub health: Arc<Health>,
+    pub limits: Limits,
+    pub message_bytes_max: usize,
 }
 
 /// See the file's head.
@@ -92,7 +95,8 @@ impl Peer for PeerService {
         let (answers, stream) = mpsc::channel(FRAMES_MAX);
         let opening = Frame { hello: Some(member.acquaintances.hello(Some(node))), messages: Vec::new() };
         drop(answers.try_send(Ok(opening)));
-        trefoil_world::task::spawn(answer_frames(member, frames, answers));
+        let run = run_of(&hello);
+        trefoil_world::task::spawn(answer_frames(member, (node, run), frames, answers));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -107,12 +111,11 @@ impl Peer for PeerService {
         let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();
         let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;
         let ending = |error: crate::writer::Ending| Status::unavailable(error.to_string());
-        let store = raft.stores().allocate().await.map_err(ending)?;
-        let _leftovers = Leftovers { raft: raft.clone(), store };
+        let rows = raft.stores().receive().await.map_err(ending)?;
         info!(partition = %raft.partition, replica = %raft.replica, "receiving a snapshot from {from}");
-        let received = receive(&raft, store, chunks).await;
+        let received = receive(&raft, rows.store(), chunks).await;
         let installed = match received {
-            Ok(()) => raft.install(head, store).await.map_err(Status::internal),
+            Ok(()) => raft.install(head, rows).await.map_err(Status::internal),
             Err(status) => Err(status),
         };
         match installed {
@@ -172,8 +175,16 @@ impl Peer for PeerService {
     }
 }
 
+/// The run id of the start that sends these opening words; they have been believed.
+fn run_of(hello: &Hello) -> u64 {
+    hello.runs.last().copied().unwrap_or(0)
+}
+
+/// Answers a peer's messages until the stream ends, or until another start of that peer has been met: of two
+/// processes with one identity, only the one met last is heard.
 async fn answer_frames(
     member: Arc<Member>,
+    (node, run): (NodeId, u64),
     mut frames: Streaming<Frame>,
     answers: mpsc::Sender<Result<Frame, Status>>,
 ) {
@@ -191,6 +202,7 @@ async fn answer_frames(
                 }
             }
             frame = frames.message(), if running.len() < ANSWERS_MAX => match frame {
+                Ok(Some(_)) if !member.acquaintances.is_current(node, run) => return,
                 Ok(Some(frame)) => running.extend(frame.messages.into_iter().map(|m| answer(member.clone(), m))),
                 Ok(None) | Err(_) => return,
             },
@@ -214,20 +226,6 @@ async fn next_chunk(chunks: &mut Streaming<SnapshotChunk>) -> Result<SnapshotChu
         Ok(Err(status)) => Err(status),
         Ok(Ok(None)) => Err(Status::data_loss("the snapshot ended before its last chunk")),
         Ok(Ok(Some(chunk))) => Ok(chunk),
-    }
-}
-
-/// The rows of a snapshot that did not become the replica's state are removed, however the receiving ends.
-struct Leftovers {
-    raft: Arc<RaftReplica>,
-    store: StoreNumber,
-}
-
-impl Drop for Leftovers {
-    fn drop(&mut self) {
-        if self.raft.published().view().store.number() != self.store {
-            self.raft.stores().abandon(self.store);
-        }
     }
 }
 
@@ -279,6 +277,10 @@ async fn propose(member: &Member, ask: ProposeRequest) -> Result<Outcome, Error>
     same_cluster(member, &ask.cluster_id)?;
     let replica = local(member, ask.keyspace_id, ask.partition)?;
     let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
+    let (actual, limit) = (ask.command.len(), member.message_bytes_max);
+    if actual > limit {
+        return Err(Error::TooLarge { what: "a command", actual, limit });
+    }
     let command = decode_command(ask.command)
         .map_err(|malformed| Error::Malformed { field: "command", why: malformed.to_string() })?;
     if let Command::Op(Op::Range(op)) = command {
@@ -289,6 +291,7 @@ async fn propose(member: &Member, ask: ProposeRequest) -> Result<Outcome, Error>
         };
     }
     if let Command::Op(op) = &command {
+        mvcc::check(op, &member.limits)?;
         member.health.room_for(op)?;
     }
     let request = RequestId { session: ask.session, sequence: ask.sequence, acknowledged: ask.acknowledged };

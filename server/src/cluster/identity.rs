@@ -10,11 +10,12 @@
 //! * Storage id and start count are durable before the node says a word.
 //! * A peer's higher start count is durable here before its connection is accepted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use tracing::error;
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::Hello;
 use trefoil_store::codec::{Decoder, Malformed, put_bytes, put_u64};
@@ -107,6 +108,8 @@ pub enum Refused {
     OldCopy { node: NodeId, known: u64, claimed: u64 },
     #[error("start {count} of {node} was another one: an old copy was put back, or a second copy is running")]
     SecondCopy { node: NodeId, count: u64 },
+    #[error("{node} lacks log entries it had acknowledged: it has lost its tail; run: kvctl node replace")]
+    LostTail { node: NodeId },
     #[error("it is this node's own id, {0}")]
     Myself(NodeId),
     #[error("it looked for {wanted}, this is {this}")]
@@ -151,6 +154,10 @@ pub struct Acquaintances {
     writer: Writer,
     // Asked by every connection task; held for memory work only.
     seen: Mutex<BTreeMap<NodeId, Seen>>,
+    /// One peer is judged and recorded at a time, so that of two that claim one start only one is believed.
+    judging: tokio::sync::Mutex<()>,
+    /// Peers found to have lost acknowledged entries since this node started.
+    outcasts: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Acquaintances {
@@ -176,7 +183,14 @@ impl Acquaintances {
             let node = node.ok_or_else(|| EngineError::Corrupt("malformed peer key".into()))?;
             seen.insert(node, Seen::decode(row)?);
         }
-        Ok(Acquaintances { me, runs, writer, seen: Mutex::new(seen) })
+        Ok(Acquaintances {
+            me,
+            runs,
+            writer,
+            seen: Mutex::new(seen),
+            judging: Default::default(),
+            outcasts: Mutex::default(),
+        })
     }
 
     pub fn me(&self) -> Identity {
@@ -192,6 +206,10 @@ impl Acquaintances {
     pub async fn meet(&self, hello: &Hello) -> Result<NodeId, Refused> {
         let (node, claimed) = self.read(hello)?;
         let run_at = |count| run_at(hello, count);
+        let _one_at_a_time = self.judging.lock().await;
+        if self.is_outcast(node) {
+            return Err(Refused::LostTail { node });
+        }
         let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
         if !judge(node, known, claimed, run_at)? {
             return Ok(node);
@@ -199,13 +217,25 @@ impl Acquaintances {
         let mut batch = Batch::new();
         batch.put(Family::Node, &key::node::peer(node), &claimed.encode());
         self.writer.write(batch, Durability::Sync).await.map_err(|_| Refused::Ending)?;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Another connection of the peer may have been met meanwhile: the higher count stays.
-        let newest = seen.entry(node).or_insert(claimed);
-        if newest.start_count <= claimed.start_count {
-            *newest = claimed;
-        }
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(node, claimed);
         Ok(node)
+    }
+
+    /// Whether this run of the peer is the one met last, and has not been cast out.
+    pub fn is_current(&self, node: NodeId, run: u64) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&node).is_some_and(|seen| seen.run == run) && !self.is_outcast(node)
+    }
+
+    /// A peer that lacks entries it had acknowledged has lost its tail: nothing it says is believed any more.
+    pub fn cast_out(&self, node: NodeId) {
+        if self.outcasts.lock().unwrap_or_else(PoisonError::into_inner).insert(node) {
+            error!("{}", Refused::LostTail { node });
+        }
+    }
+
+    pub fn is_outcast(&self, node: NodeId) -> bool {
+        self.outcasts.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
     }
 
     fn read(&self, hello: &Hello) -> Result<(NodeId, Seen), Refused> {
@@ -252,7 +282,7 @@ fn judge(
         return Err(Refused::OldCopy { node, known: known.start_count, claimed: claimed.start_count });
     }
     let met = known.start_count > 0;
-    if met && run_at(known.start_count).is_some_and(|run| run != known.run) {
+    if met && run_at(known.start_count) != Some(known.run) {
         return Err(Refused::SecondCopy { node, count: known.start_count });
     }
     Ok(claimed != known)

@@ -33,7 +33,7 @@ use crate::raft::network::{
 use crate::raft::state::{Published, StateImage, StateMachine};
 use crate::raft::types::{Group, Home, Membership, Proposal, decode_membership, term_of};
 use crate::replica_record::ReplicaRecord;
-use crate::stores::Stores;
+use crate::stores::{ReceivedRows, Stores};
 use crate::writer::Writer;
 
 /// Raft timing in milliseconds: a leader that falls silent is replaced after 1.6 to 2.0 s.
@@ -255,16 +255,16 @@ impl RaftReplica {
         }
     }
 
-    /// Installs a snapshot whose rows have all arrived under `store`. Answers with this replica's vote.
+    /// Installs a snapshot whose rows have all arrived. Answers with this replica's vote.
     ///
     /// # Errors
     /// The opening of the snapshot is malformed, or the replica has stopped.
-    pub async fn install(&self, head: SnapshotHead, store: StoreNumber) -> Result<trefoil_proto::peer::Vote, String> {
+    pub async fn install(&self, head: SnapshotHead, rows: ReceivedRows) -> Result<trefoil_proto::peer::Vote, String> {
         let vote = head.vote.map(vote_from).ok_or("the snapshot has no vote")?;
         let membership = decode_membership(head.membership).map_err(|error| error.to_string())?;
         let last_membership = Membership::new(head.membership_at.map(id_from), membership);
         let meta = SnapshotMeta { last_log_id: head.last_applied.map(id_from), last_membership };
-        let snapshot = Snapshot { meta, snapshot: StateImage::Received { store } };
+        let snapshot = Snapshot { meta, snapshot: StateImage::Received { rows } };
         let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string())?;
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
         Ok(vote_to(&reply.vote))

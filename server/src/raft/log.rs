@@ -55,6 +55,8 @@ struct Cache {
     tail_bytes: usize,
     /// Entries up to this index have been written.
     written: Option<u64>,
+    /// Counts truncations: the callback of an append from before one says nothing about the entries after it.
+    truncations: u64,
     /// Bytes of the entries that are kept; after a purge, of those in the tail.
     bytes: usize,
 }
@@ -93,6 +95,7 @@ impl LogStore {
             tail: VecDeque::new(),
             tail_bytes: 0,
             written: last.map(|id| id.index()),
+            truncations: 0,
             bytes: stored_bytes(engine.as_ref(), replica)?,
         };
         Ok(LogStore { replica, engine, writer, cache: Arc::new(Mutex::new(cache)) })
@@ -228,10 +231,12 @@ impl Cache {
 
     /// Forgets the entries above `keep`.
     fn truncate(&mut self, keep: Option<LogId>) {
+        self.truncations += 1;
         while let Some((entry, size)) = self.tail.back() {
             if Some(entry.log_id.index()) <= keep.map(|id| id.index()) {
                 break;
             }
+            self.bytes = self.bytes.saturating_sub(*size);
             self.tail_bytes -= size;
             self.tail.pop_back();
         }
@@ -309,7 +314,7 @@ impl RaftLogStorage<Group> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let mut batch = Batch::new();
-        let last = {
+        let (last, truncations) = {
             let mut cache = self.lock();
             for entry in entries {
                 let value = encode_entry(&entry);
@@ -321,14 +326,15 @@ impl RaftLogStorage<Group> for LogStore {
             {
                 batch.put(Family::Log, &key::log::committed(self.replica), &encode_log_id(&committed));
             }
-            cache.last
+            (cache.last, cache.truncations)
         };
         let cache = self.cache.clone();
         let done = move || {
             let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-            // A truncation may have come between; then the entries written no longer count.
-            cache.written = cache.written.max(last.min(cache.last).map(|id| id.index()));
-            cache.shrink();
+            if cache.truncations == truncations {
+                cache.written = cache.written.max(last.map(|id| id.index()));
+                cache.shrink();
+            }
             drop(cache);
             callback.io_completed(Ok(()));
         };

@@ -62,6 +62,9 @@ pub struct Route {
 
 impl Route {
     async fn call(&self, body: Body, ttl: Duration, kind: RPCTypes) -> Result<Body, RPCError<Group>> {
+        if self.peers.acquaintances.is_outcast(self.node) {
+            return Err(RPCError::Unreachable(Unreachable::from_string("it has lost its tail")));
+        }
         let message = Message { id: 0, from_replica: self.from.0, to_replica: self.to.0, body: Some(body) };
         self.peers.call(self.node, message, ttl).await.map_err(|error| match error {
             CallError::Timeout { ttl, .. } => {
@@ -91,11 +94,25 @@ impl RaftNetworkV2<Group> for Route {
         rpc: AppendEntriesRequest<Group>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Group>, RPCError<Group>> {
+        let term = rpc.vote.leader_id().term;
+        // Before it is asked: an answer may be overtaken by a later one.
+        let acknowledged = self.peers.acknowledged(self.to);
+        let previous = rpc.prev_log_id.as_ref().map(|id| id.index());
+        let last = rpc.entries.last().map(|entry| entry.log_id.index()).or(previous);
         let body = Body::Append(append_to(rpc));
-        match self.call(body, APPEND_TTL, RPCTypes::AppendEntries).await? {
-            Body::AppendReply(reply) => append_reply_from(reply).ok_or_else(|| self.nonsense()),
-            _ => Err(self.nonsense()),
+        let reply = match self.call(body, APPEND_TTL, RPCTypes::AppendEntries).await? {
+            Body::AppendReply(reply) => append_reply_from(reply).ok_or_else(|| self.nonsense())?,
+            _ => return Err(self.nonsense()),
+        };
+        match (&reply, last, previous) {
+            (AppendEntriesResponse::Success, Some(last), _) => self.peers.note_acknowledged(self.to, term, last),
+            // It lacks what it had acknowledged to this same leader: its node has lost its tail.
+            (AppendEntriesResponse::Conflict, _, Some(missing)) if (term, missing) <= acknowledged => {
+                self.peers.acquaintances.cast_out(self.node);
+            }
+            _ => {}
         }
+        Ok(reply)
     }
 
     async fn vote(
@@ -245,17 +262,29 @@ fn append_to(rpc: AppendEntriesRequest<Group>) -> peer::AppendRequest {
     }
 }
 
-/// `None` when a field is missing or malformed.
+/// Log indexes stay below this: session ids are made of them.
+const INDEX_MAX: u64 = 1 << 52;
+
+/// `None` when a field is missing or malformed, or the entries do not follow each other.
 pub fn append_from(from: peer::AppendRequest) -> Option<AppendEntriesRequest<Group>> {
     let entry = |entry: peer::Entry| {
         Some(LogEntry { log_id: id_from(entry.id?), payload: decode_payload(entry.payload).ok()? })
     };
-    Some(AppendEntriesRequest {
-        vote: vote_from(from.vote?),
-        prev_log_id: from.previous.map(id_from),
-        leader_commit: from.leader_committed.map(id_from),
-        entries: from.entries.into_iter().map(entry).collect::<Option<_>>()?,
-    })
+    let entries: Vec<LogEntry> = from.entries.into_iter().map(entry).collect::<Option<_>>()?;
+    let first = entries.first().map_or(0, |entry| entry.log_id.index());
+    let follows = match &from.previous {
+        Some(previous) => entries.is_empty() || previous.index.checked_add(1) == Some(first),
+        None => true,
+    };
+    let gapless = entries.iter().zip(first..INDEX_MAX).filter(|(entry, at)| entry.log_id.index() == *at).count();
+    (follows && gapless == entries.len()).then(|| {
+        Some(AppendEntriesRequest {
+            vote: vote_from(from.vote?),
+            prev_log_id: from.previous.map(id_from),
+            leader_commit: from.leader_committed.map(id_from),
+            entries,
+        })
+    })?
 }
 
 pub fn append_reply_to(reply: AppendEntriesResponse<Group>) -> peer::AppendReply {

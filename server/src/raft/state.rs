@@ -33,7 +33,7 @@ use crate::raft::types::{
     Applied, Group, LogEntry, LogId, Membership, Proposal, decode_applied, encode_applied, term_of,
 };
 use crate::replica_record::ReplicaRecord;
-use crate::stores::{StoreHandle, Stores};
+use crate::stores::{ReceivedRows, StoreHandle, Stores};
 use crate::writer::Writer;
 
 /// Entries applied together at most.
@@ -217,7 +217,7 @@ pub enum StateImage {
     /// As it stands here: an engine snapshot, made in constant time.
     Built { read: Arc<dyn Read>, store: Arc<StoreHandle> },
     /// As it arrived from another replica: whole, under a number nobody reads yet.
-    Received { store: StoreNumber },
+    Received { rows: ReceivedRows },
 }
 
 /// Builds snapshots; the library may run it beside the state machine.
@@ -260,13 +260,16 @@ impl RaftStateMachine<Group> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Group>, image: StateImage) -> io::Result<()> {
         let store = match image {
-            StateImage::Received { store } => store,
+            StateImage::Received { rows } => rows,
             StateImage::Built { read, store } => {
-                let fresh = self.stores.allocate().await?;
-                copy_rows(read.as_ref(), store.number(), self.engine.as_ref(), fresh).map_err(io::Error::other)?;
-                fresh
+                let rows = self.stores.receive().await?;
+                copy_rows(read.as_ref(), store.number(), self.engine.as_ref(), rows.store())
+                    .map_err(io::Error::other)?;
+                rows
             }
         };
+        // From here on the switch may be in the history, even if waiting for it fails.
+        let store = store.keep();
         let record = ReplicaRecord { store, ..self.record };
         let mut batch = Batch::new();
         let applied = encode_applied(&meta.last_log_id, &meta.last_membership);

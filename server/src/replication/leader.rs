@@ -12,6 +12,7 @@
 //! * Both queues are bounded; a full one is `Exhausted`, and nothing was done.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -34,6 +35,8 @@ use crate::replication::{Answer, Consistency, Effective};
 
 /// Commands that may wait for the proposer.
 const COMMANDS_MAX: usize = 16_384;
+/// Bytes of commands that may wait for their outcome.
+const COMMAND_BYTES_MAX: usize = 256 << 20;
 /// Commands and bytes of one log entry.
 const ENTRY_COMMANDS_MAX: usize = 2048;
 const ENTRY_BYTES_MAX: usize = 512 << 10;
@@ -54,7 +57,32 @@ const INLINE_KEYS_MAX: u64 = 64;
 pub struct LeaderReplica {
     raft: Arc<RaftReplica>,
     commands: mpsc::Sender<Pending>,
+    waiting_bytes: AtomicUsize,
     reads: mpsc::Sender<oneshot::Sender<Result<u64, ReadIndexError>>>,
+}
+
+/// Bytes of a command that waits for its outcome, counted until it has one.
+struct Place<'a> {
+    bytes: usize,
+    waiting: &'a AtomicUsize,
+}
+
+impl Place<'_> {
+    fn take(waiting: &AtomicUsize, bytes: usize) -> Result<Place<'_>, Error> {
+        let place = Place { bytes, waiting };
+        match waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= COMMAND_BYTES_MAX {
+            true => Ok(place),
+            false => {
+                Err(Error::Exhausted { what: "room for the partition's commands", limit: COMMAND_BYTES_MAX as u64 })
+            }
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 struct Pending {
@@ -79,7 +107,7 @@ impl LeaderReplica {
         let (reads, rounds) = mpsc::channel(READS_MAX);
         trefoil_world::task::spawn(run_proposer(raft.clone(), pending));
         trefoil_world::task::spawn(run_read_gate(raft.clone(), rounds));
-        LeaderReplica { raft, commands, reads }
+        LeaderReplica { raft, commands, waiting_bytes: AtomicUsize::new(0), reads }
     }
 
     pub fn raft(&self) -> &Arc<RaftReplica> {
@@ -95,7 +123,9 @@ impl LeaderReplica {
         let envelope =
             Envelope { at_ms: clock::wall_ms(), request, principal: "anonymous".into(), auth_revision: 0, command };
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { envelope: encode_envelope(&envelope), deadline, answer };
+        let envelope = encode_envelope(&envelope);
+        let _place = Place::take(&self.waiting_bytes, envelope.len())?;
+        let pending = Pending { envelope, deadline, answer };
         self.commands
             .try_send(pending)
             .map_err(|_| Error::Exhausted { what: "the partition's command queue", limit: COMMANDS_MAX as u64 })?;
