@@ -107,7 +107,9 @@ impl RaftNetworkV2<Group> for Route {
         match (&reply, last, previous) {
             (AppendEntriesResponse::Success, Some(last), _) => self.peers.note_acknowledged(self.to, term, last),
             // It lacks what it had acknowledged to this same leader: its node has lost its tail.
-            (AppendEntriesResponse::Conflict, _, Some(missing)) if (term, missing) <= acknowledged => {
+            (AppendEntriesResponse::Conflict, _, Some(missing))
+                if acknowledged.0 == term && missing <= acknowledged.1 =>
+            {
                 self.peers.acquaintances.cast_out(self.node);
             }
             _ => {}
