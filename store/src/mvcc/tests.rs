@@ -150,7 +150,7 @@ impl Model {
             model: &*self,
             state: self.newest().clone(),
             changes: Vec::new(),
-            put_refusal: None,
+            put_refusal: lone_put_refusal(op),
             range_refusal: None,
         };
         let reply = trial.step(op);
@@ -176,6 +176,14 @@ impl Model {
         };
         let changes = self.changes.iter().enumerate();
         changes.filter(|(place, change)| stays(*place, change)).map(|(_, change)| change.clone()).collect()
+    }
+}
+
+/// A put on its own looks for its lease before its key (recorded from etcd); within a transaction, after it.
+fn lone_put_refusal(op: &Op) -> Option<Refusal> {
+    match op {
+        Op::Put(PutOp { lease: Some(lease @ 1..), .. }) => Some(Refusal::LeaseNotFound { lease: *lease }),
+        Op::Put(_) | Op::Range(_) | Op::Delete(_) | Op::Txn(_) => None,
     }
 }
 
