@@ -75,7 +75,8 @@ impl AsyncRuntime for WorldRuntime {
         T: Future + openraft::OptionalSend + 'static,
         T::Output: openraft::OptionalSend + 'static,
     {
-        trefoil_world::task::spawn(future)
+        // The library's own spawn: its tasks are polled for every message, and log nothing of ours.
+        TokioRuntime::spawn(future)
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
