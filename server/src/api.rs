@@ -17,6 +17,7 @@ use trefoil_world::clock::{self, Instant};
 
 use crate::cluster::identity::Identity;
 use crate::error::Error;
+use crate::health::Health;
 use crate::router::Router;
 
 /// What a member of a cluster serves clients with.
@@ -27,7 +28,7 @@ pub struct Serving {
     pub limits: Limits,
     pub message_bytes_max: usize,
     pub request_timeout: Duration,
-    pub health: Arc<crate::node::Health>,
+    pub health: Arc<Health>,
 }
 
 /// Filled once the node is a member; empty while the cluster is forming.
@@ -35,6 +36,15 @@ pub type MaybeServing = Arc<ArcSwapOption<Serving>>;
 
 /// The serving part, or why there is none.
 pub fn serving(serving: &MaybeServing) -> Result<Arc<Serving>, Error> {
+    let serving = member(serving)?;
+    match serving.health.stays_out() {
+        None => Ok(serving),
+        Some(why) => Err(Error::Unavailable { why: why.into() }),
+    }
+}
+
+/// The same for what a node says of itself, which it does also when it serves nothing.
+pub fn member(serving: &MaybeServing) -> Result<Arc<Serving>, Error> {
     serving.load_full().ok_or_else(|| Error::Unavailable { why: "this node is not a member of a cluster yet".into() })
 }
 

@@ -149,6 +149,10 @@ pub struct RawConfig {
     #[arg(long, env = "KVD_VERIFY_INTERVAL_S")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verify_interval_s: Option<u64>,
+    /// Bytes a second that snapshots and removals may write.
+    #[arg(long, env = "KVD_BULK_BYTES_PER_SECOND")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bulk_bytes_per_second: Option<usize>,
     /// Below this much free disk space, puts are refused.
     #[arg(long, env = "KVD_FREE_SPACE_FLOOR_BYTES")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,6 +182,7 @@ impl RawConfig {
             log_entries_kept: self.log_entries_kept.or(weaker.log_entries_kept),
             log_bytes_kept: self.log_bytes_kept.or(weaker.log_bytes_kept),
             verify_interval_s: self.verify_interval_s.or(weaker.verify_interval_s),
+            bulk_bytes_per_second: self.bulk_bytes_per_second.or(weaker.bulk_bytes_per_second),
             free_space_floor_bytes: self.free_space_floor_bytes.or(weaker.free_space_floor_bytes),
         }
     }
@@ -204,6 +209,7 @@ impl RawConfig {
             log_entries_kept: Some(100_000),
             log_bytes_kept: Some(64 << 20),
             verify_interval_s: Some(86_400),
+            bulk_bytes_per_second: Some(64 << 20),
             free_space_floor_bytes: Some(256 << 20),
         }
     }
@@ -230,6 +236,7 @@ pub struct Config {
     pub request_timeout: Duration,
     pub log_keep: LogKeep,
     pub verify_interval: Duration,
+    pub bulk_bytes_per_second: u64,
     pub free_space_floor_bytes: u64,
 }
 
@@ -281,6 +288,7 @@ impl Config {
                 bytes: positive("log-bytes-kept", raw.log_bytes_kept)?,
             },
             verify_interval: Duration::from_secs(given(raw.verify_interval_s, "verify-interval-s")?.max(1)),
+            bulk_bytes_per_second: positive("bulk-bytes-per-second", raw.bulk_bytes_per_second)? as u64,
             free_space_floor_bytes: given(raw.free_space_floor_bytes, "free-space-floor-bytes")?,
         })
     }

@@ -3,6 +3,8 @@
 //! Every variant answers [`Error::outcome`]: a timeout of a write is never "failed". `docs/errors.md` lists each with
 //! its code and message; `api/status.rs` turns them into gRPC statuses.
 
+use std::borrow::Cow;
+
 use trefoil_placement::{Mode, NodeId};
 use trefoil_store::command::Refusal;
 use trefoil_store::mvcc::Invalid;
@@ -42,7 +44,7 @@ pub enum Error {
     #[error("no keyspace '{name}'")]
     NoSuchKeyspace { name: String },
     #[error("{what} is exhausted: the limit is {limit}; try again later")]
-    Exhausted { what: &'static str, limit: u64 },
+    Exhausted { what: Cow<'static, str>, limit: u64 },
     #[error("a local read failed: {why}")]
     Broken { why: String },
 }

@@ -17,7 +17,13 @@ pub mod replication;
 pub mod router;
 pub mod verify;
 
+pub mod health;
+
 pub mod api;
+pub mod bulk;
+
+pub mod forming;
+pub mod membership;
 
 pub mod dev;
 pub mod node;

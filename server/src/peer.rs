@@ -23,11 +23,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
-use tracing::{info, warn};
-use trefoil_causality::ReplicaId;
+use tracing::{Span, info, warn};
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::peer_client::PeerClient;
-use trefoil_proto::peer::{Frame, Message, message::Body};
+use trefoil_proto::peer::{Frame, Hello, Message, message::Body};
 use trefoil_world::clock;
 
 use crate::cluster::identity::Acquaintances;
@@ -41,6 +40,8 @@ const FRAME_MESSAGES_MAX: usize = 256;
 const FRAME_BYTES_MAX: usize = 4 << 20;
 /// Frames on their way to the connection.
 const FRAMES_MAX: usize = 8;
+/// Metadata of a refusal that proves the refused node's amnesia.
+pub const AMNESIA: &str = "trefoil-amnesia";
 /// The largest message a peer may send.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -49,6 +50,11 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1000);
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(2000);
+
+/// The run id of the start that sends these opening words; they have been believed.
+pub fn run_of(hello: &Hello) -> u64 {
+    hello.runs.last().copied().unwrap_or(0)
+}
 
 /// Why a call has no answer. What the peer did with it is unknown unless it never left.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,32 +91,16 @@ pub struct Peers {
     addresses: Arc<AddressBook>,
     // Links are made on first use, from any task.
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
-    /// Per replica elsewhere: the highest log index it acknowledged, and in which term. Within a term nothing
-    /// acknowledged may be missing later.
-    acknowledged: Mutex<BTreeMap<ReplicaId, (u64, u64)>>,
 }
 
 impl Peers {
     pub fn new(acquaintances: Arc<Acquaintances>, addresses: Arc<AddressBook>) -> Peers {
-        Peers { acquaintances, addresses, links: Mutex::default(), acknowledged: Mutex::default() }
+        Peers { acquaintances, addresses, links: Mutex::default() }
     }
 
     /// Asks `node` and waits at most `ttl` for the answer.
     pub async fn call(&self, node: NodeId, message: Message, ttl: Duration) -> Result<Body, CallError> {
         self.link(node).call(message, ttl).await
-    }
-
-    /// Notes that a replica has acknowledged the log up to `index` to a leader of `term`.
-    pub fn note_acknowledged(&self, replica: ReplicaId, term: u64, index: u64) {
-        let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        let highest = acknowledged.entry(replica).or_default();
-        *highest = (*highest).max((term, index));
-    }
-
-    /// What a replica had acknowledged by now: term and highest index.
-    pub fn acknowledged(&self, replica: ReplicaId) -> (u64, u64) {
-        let acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
-        acknowledged.get(&replica).copied().unwrap_or_default()
     }
 
     /// Whether there is a connection to `node` now: a hint, never a decision.
@@ -161,6 +151,7 @@ impl Peers {
                 acquaintances: self.acquaintances.clone(),
                 addresses: self.addresses.clone(),
                 calls,
+                span: Span::current(),
             };
             trefoil_world::task::spawn(keep.run());
             link
@@ -261,8 +252,15 @@ impl Link {
     }
 }
 
-/// An open connection: for single calls, for frames out, for frames in.
-type Connection = (PeerClient<Channel>, mpsc::Sender<Frame>, Streaming<Frame>);
+/// An open connection to a believed peer.
+struct Connection {
+    /// For single calls.
+    client: PeerClient<Channel>,
+    outgoing: mpsc::Sender<Frame>,
+    incoming: Streaming<Frame>,
+    /// The peer's run id.
+    run: u64,
+}
 
 /// The task behind a [`Link`]; it ends with the link.
 struct KeepLink {
@@ -271,6 +269,8 @@ struct KeepLink {
     acquaintances: Arc<Acquaintances>,
     addresses: Arc<AddressBook>,
     calls: mpsc::Receiver<Message>,
+    /// Entered for a line of the log only, never while frames are moved.
+    span: Span,
 }
 
 impl KeepLink {
@@ -303,18 +303,18 @@ impl KeepLink {
                 Err(error) => why = format!("{address}: {error}"),
             }
         }
-        let (client, outgoing, incoming) = connection.ok_or(why)?;
-        info!(peer = %self.node, "connected");
+        let Connection { client, outgoing, incoming, run } = connection.ok_or(why)?;
+        self.span.in_scope(|| info!(peer = %self.node, "connected"));
         link.set_client(Some(client));
         link.set_why(String::new());
         link.connected.store(1, Ordering::Relaxed);
         let end = tokio::select! {
-            end = send_frames(&mut self.calls, outgoing) => end,
-            end = receive_frames(&link.waiting, incoming) => end,
+            end = send_frames(&self.acquaintances, &mut self.calls, outgoing) => end,
+            end = receive_frames(&self.acquaintances, (self.node, run), &link.waiting, incoming) => end,
         };
         link.connected.store(0, Ordering::Relaxed);
         link.drop_waiting();
-        warn!(peer = %self.node, "connection lost: {end}");
+        self.span.in_scope(|| warn!(peer = %self.node, "connection lost: {end}"));
         Ok(())
     }
 
@@ -322,19 +322,27 @@ impl KeepLink {
         let mut client = dial(address).await?;
         let (outgoing, frames) = mpsc::channel(FRAMES_MAX);
         let hello = self.acquaintances.hello(Some(self.node));
-        let opening = Frame { hello: Some(hello), messages: Vec::new() };
+        let opening = Frame { hello: Some(hello), ..Frame::default() };
         outgoing.try_send(opening).map_err(|error| error.to_string())?;
         let asked = clock::timeout(DIAL_TIMEOUT, client.raft(ReceiverStream::new(frames)));
         let answer = asked.await.map_err(|_| "no answer to the opening words")?;
-        let mut incoming = answer.map_err(|status| status.message().to_owned())?.into_inner();
+        let mut incoming = answer.map_err(|status| self.refused(&status))?.into_inner();
         let asked = clock::timeout(DIAL_TIMEOUT, incoming.message());
-        let first = asked.await.map_err(|_| "no opening words")?.map_err(|status| status.message().to_owned())?;
+        let first = asked.await.map_err(|_| "no opening words")?.map_err(|status| self.refused(&status))?;
         let hello = first.and_then(|frame| frame.hello).ok_or("it said nothing")?;
         let node = self.acquaintances.meet(&hello).await.map_err(|refused| refused.to_string())?;
         if node != self.node {
             return Err(format!("{node} answered instead of {}", self.node));
         }
-        Ok((client, outgoing, incoming))
+        Ok(Connection { client, outgoing, incoming, run: run_of(&hello) })
+    }
+
+    /// Why the peer hung up on the opening words; one that has proof of this node's amnesia is believed.
+    fn refused(&self, status: &tonic::Status) -> String {
+        if status.metadata().contains_key(AMNESIA) {
+            self.acquaintances.disown(&format!("{} says: {}", self.node, status.message()));
+        }
+        status.message().to_owned()
     }
 
     /// While there is no connection, calls fail at once. False when the link is gone.
@@ -353,7 +361,11 @@ impl KeepLink {
     }
 }
 
-async fn send_frames(calls: &mut mpsc::Receiver<Message>, outgoing: mpsc::Sender<Frame>) -> String {
+async fn send_frames(
+    acquaintances: &Acquaintances,
+    calls: &mut mpsc::Receiver<Message>,
+    outgoing: mpsc::Sender<Frame>,
+) -> String {
     while let Some(first) = calls.recv().await {
         let mut messages = vec![first];
         // Let the tasks that are about to call do so: their messages share the frame.
@@ -368,7 +380,8 @@ async fn send_frames(calls: &mut mpsc::Receiver<Message>, outgoing: mpsc::Sender
                 Err(_) => break,
             }
         }
-        if outgoing.send(Frame { hello: None, messages }).await.is_err() {
+        let frame = Frame { hello: None, messages, position: acquaintances.position() };
+        if outgoing.send(frame).await.is_err() {
             return "the stream was closed".into();
         }
     }
@@ -383,11 +396,19 @@ fn weight(message: &Message) -> usize {
     }
 }
 
-async fn receive_frames(waiting: &Waiting, mut incoming: Streaming<Frame>) -> String {
+async fn receive_frames(
+    acquaintances: &Acquaintances,
+    (node, run): (NodeId, u64),
+    waiting: &Waiting,
+    mut incoming: Streaming<Frame>,
+) -> String {
     loop {
         match incoming.message().await {
             Err(status) => return status.message().to_owned(),
             Ok(None) => return "closed by the peer".into(),
+            Ok(Some(frame)) if !acquaintances.hear(node, run, frame.position) => {
+                return "another start of it was met".into();
+            }
             Ok(Some(frame)) => {
                 let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
                 for message in frame.messages {

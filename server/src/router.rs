@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use trefoil_causality::Revision;
 use trefoil_placement::{Epoch, KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
-use trefoil_proto::peer::{ProposeRequest, ReadIndexRequest, propose_reply, read_index_reply};
+use trefoil_proto::peer::{ProposeRequest, ReadIndexRequest, Refused, propose_reply, read_index_reply, refused};
 use trefoil_store::command::{
     Command, KeyRange, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, decode_outcome, encode_command,
 };
@@ -25,6 +26,8 @@ use crate::replication::leader::Scan;
 use crate::replication::{Answer, Consistency, Effective, Replica};
 
 const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
+/// Walks over whole replicas at a time.
+pub const WALKS_MAX: usize = 4;
 
 /// The replicas of this node.
 pub type LocalReplicas = BTreeMap<PartitionId, Arc<Replica>>;
@@ -36,6 +39,8 @@ pub struct Router {
     pub replicas: Arc<ArcSwap<LocalReplicas>>,
     pub peers: Arc<Peers>,
     pub forwards: AtomicU64,
+    /// Walks over a replica's whole content that may run at a time.
+    pub walks: Semaphore,
 }
 
 /// Where a request goes.
@@ -199,6 +204,15 @@ impl Router {
         }
     }
 
+    /// A place among the walks over whole replicas.
+    ///
+    /// # Errors
+    /// All places are taken.
+    pub fn walk_place(&self) -> Result<SemaphorePermit<'_>, Error> {
+        let exhausted = |_| Error::Exhausted { what: "room for digests".into(), limit: WALKS_MAX as u64 };
+        self.walks.try_acquire().map_err(exhausted)
+    }
+
     /// As requests to peers carry it.
     pub fn cluster_id(&self) -> Bytes {
         Bytes::copy_from_slice(&self.peers.acquaintances.me().cluster.0.to_be_bytes())
@@ -247,7 +261,7 @@ impl Router {
                 Err(Error::NotLeader { leader: leader(hint.leader_node_id) })
             }
             Some(propose_reply::Reply::Unknown(why)) => Err(unknown(why)),
-            Some(propose_reply::Reply::Refused(why)) => Err(Error::Unavailable { why }),
+            Some(propose_reply::Reply::Refused(refused)) => Err(refusal(refused)),
             None => Err(unknown("the leader's answer is empty".into())),
         }
     }
@@ -275,7 +289,7 @@ impl Router {
             Some(read_index_reply::Reply::NotLeader(hint)) => {
                 Err(Error::NotLeader { leader: leader(hint.leader_node_id) })
             }
-            Some(read_index_reply::Reply::Refused(why)) => Err(unavailable(why)),
+            Some(read_index_reply::Reply::Refused(refused)) => Err(refusal(refused)),
             None => Err(unavailable("the leader's answer is empty".into())),
         }
     }
@@ -304,6 +318,17 @@ impl Router {
             | Reply::SessionOpened { .. }
             | Reply::SessionClosed => Err(Error::Broken { why: "the leader answered another question".into() }),
         }
+    }
+}
+
+/// What a peer has refused, as if it had been refused here.
+fn refusal(Refused { kind, why, limit }: Refused) -> Error {
+    match refused::Kind::try_from(kind) {
+        Ok(refused::Kind::Deadline) => Error::DeadlinePassed,
+        Ok(refused::Kind::Exhausted) => Error::Exhausted { what: why.into(), limit },
+        Ok(refused::Kind::Broken) => Error::Broken { why },
+        // A kind this version does not know is none that did anything either.
+        Ok(refused::Kind::Unavailable) | Err(_) => Error::Unavailable { why },
     }
 }
 

@@ -1,8 +1,9 @@
 //! Comparing replicas by themselves: once a day the leader of a partition has every replica sum its whole content at one
 //! revision, and raises an alarm when one differs.
 //!
-//! The walk runs on a blocking thread over a pinned snapshot and is one per node at a time, so that it costs others
-//! little. An alarm stands until a later comparison finds the replicas equal.
+//! The walk goes in parts on a blocking thread over a pinned snapshot. By itself it rests most of the time, and a node
+//! walks for few at a time, so that it costs others little. An alarm stands until a later comparison finds the replicas
+//! equal.
 //!
 //! Left out: mending. What differs is shown; which side is right is for an admin to say.
 
@@ -20,7 +21,24 @@ use crate::replication::{Consistency, Replica};
 use crate::router::Router;
 
 /// Patience with one replica's walk.
-const WALK_PATIENCE: Duration = Duration::from_secs(600);
+pub const WALK_PATIENCE: Duration = Duration::from_secs(3600);
+/// How many times as long as it walks it rests, when nobody waits for it.
+const RESTS: u32 = 4;
+
+/// Whether somebody waits for a walk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Haste {
+    Asked,
+    ByItself,
+}
+
+/// What a comparison found.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    pub differences: Vec<Difference>,
+    /// Nodes whose replica gave no sum, and why.
+    pub not_compared: Vec<(NodeId, Error)>,
+}
 
 /// One replica that does not hold what the leader holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,31 +57,40 @@ pub struct Difference {
 pub async fn digest(
     replica: &Replica,
     revision: Option<Revision>,
+    haste: Haste,
     deadline: Instant,
 ) -> Result<(Revision, Content), Error> {
+    let rests = match haste {
+        Haste::Asked => 0,
+        Haste::ByItself => RESTS,
+    };
     let scan = replica.scan(Consistency::Stale { context: revision }, deadline).await?;
     let at = revision.unwrap_or(scan.revision());
-    Ok((at, scan.digest(at).await?))
+    let walk = clock::timeout_at(deadline, scan.digest(at, rests)).await;
+    Ok((at, walk.map_err(|_| Error::DeadlinePassed)??))
 }
 
-/// Compares every replica of a partition this node leads with its own; replicas that cannot be asked are left out.
+/// Compares every replica of a partition this node leads with its own.
 ///
 /// # Errors
 /// The own content cannot be read.
-pub async fn compare(router: &Arc<Router>, replica: &Replica) -> Result<Vec<Difference>, Error> {
-    let (revision, here) = digest(replica, None, clock::now() + WALK_PATIENCE).await?;
-    let mut differences = Vec::new();
+pub async fn compare(router: &Arc<Router>, replica: &Replica) -> Result<Comparison, Error> {
+    let (revision, here) = digest(replica, None, Haste::ByItself, clock::now() + WALK_PATIENCE).await?;
+    let mut found = Comparison::default();
     for (id, node) in replica.raft().state().members {
         if node == router.me {
             continue;
         }
-        let Ok(reply) = ask(router, replica, node, revision).await else { continue };
-        let there = Content { keys: reply.keys, sum: reply.sum };
-        if there != here {
-            differences.push(Difference { replica: id, node, here, there, revision });
+        match ask(router, replica, node, revision).await {
+            Err(why) => found.not_compared.push((node, why)),
+            Ok(DigestReply { keys, sum, .. }) if (Content { keys, sum }) == here => {}
+            Ok(DigestReply { keys, sum, .. }) => {
+                let there = Content { keys, sum };
+                found.differences.push(Difference { replica: id, node, here, there, revision });
+            }
         }
     }
-    Ok(differences)
+    Ok(found)
 }
 
 async fn ask(router: &Router, replica: &Replica, node: NodeId, revision: Revision) -> Result<DigestReply, Error> {

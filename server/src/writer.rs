@@ -16,6 +16,7 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
@@ -32,6 +33,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 #[derive(Clone)]
 pub struct Writer {
     queue: mpsc::Sender<Submission>,
+    synced: Arc<AtomicU64>,
 }
 
 /// Called once the submission is in the history and, when asked for, durable. Must not block.
@@ -64,13 +66,20 @@ impl Writer {
     /// When no thread can be started.
     pub fn start(engine: Arc<dyn Engine>, mark: MarkSlots, position: u64, fatal: Fatal) -> io::Result<Writer> {
         let (queue, submissions) = mpsc::channel(QUEUE_MAX);
-        let run = Loop { engine, mark, position, submissions };
+        // What a restart finds is synced before the engine is open.
+        let synced = Arc::new(AtomicU64::new(position));
+        let run = Loop { engine, mark, position, synced: synced.clone(), submissions };
         trefoil_world::task::dedicated("writer", async move {
             if let Err(error) = run.run().await {
                 fatal(format!("write-ahead log: {error}"));
             }
         })?;
-        Ok(Writer { queue })
+        Ok(Writer { queue, synced })
+    }
+
+    /// The synced position: no sync that was called back stands above it, and it never goes back.
+    pub fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
     }
 
     /// Queues `batch`; `done` is called when it is as durable as asked. Waits only for room in the queue.
@@ -97,6 +106,7 @@ struct Loop {
     engine: Arc<dyn Engine>,
     mark: MarkSlots,
     position: u64,
+    synced: Arc<AtomicU64>,
     submissions: mpsc::Receiver<Submission>,
 }
 
@@ -131,6 +141,7 @@ impl Loop {
         }
         if gathered.durability == Durability::Sync {
             self.mark.note(self.position)?;
+            self.synced.store(self.position, Ordering::Release);
         }
         for done in gathered.done {
             done();

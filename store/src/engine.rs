@@ -180,6 +180,12 @@ pub trait Engine: Read + 'static {
     /// owner writes un-synced, waits this long, and then makes it durable with an empty synced batch.
     fn sync_delay(&self) -> Option<Duration>;
 
+    /// Whether the engine slows writes down now, because its background work has fallen behind.
+    ///
+    /// # Errors
+    /// The engine has failed.
+    fn holds_back(&self) -> Result<bool, EngineError>;
+
     /// Whether the engine has failed at something nobody waits for.
     ///
     /// # Errors

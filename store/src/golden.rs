@@ -175,7 +175,7 @@ impl Player<'_> {
     fn read(&self, op: &RangeOp) -> Result<Outcome, EngineError> {
         let state = self.engine.snapshot();
         let head = Head::load(&*state, STORE)?;
-        let result = mvcc::range(&*state, STORE, &head, op)?;
+        let result = mvcc::range(&*state, STORE, &head, op, usize::MAX)?;
         Ok(Outcome { revision: head.revision, result: result.map(Reply::Range) })
     }
 
@@ -420,6 +420,8 @@ fn refusal_word(refusal: &Refusal) -> &'static str {
         Refusal::LeaseNotFound { .. } => "lease-not-found",
         Refusal::OutcomeUnknown { .. } => "outcome-unknown",
         Refusal::TooManySessions { .. } => "too-many-sessions",
+        Refusal::TooManyKeys { .. } => "too-many-keys",
+        Refusal::AnswerTooLarge { .. } => "answer-too-large",
     }
 }
 

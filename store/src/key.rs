@@ -179,9 +179,15 @@ pub mod state {
         [tagged(store, REPLY).as_slice(), &session.to_be_bytes(), &sequence.to_be_bytes()].concat()
     }
 
-    /// The kept replies to the requests `from..to` of a session.
+    /// The sequence of a kept reply's row.
+    pub fn decode_reply(key: &[u8]) -> Option<u64> {
+        (key.len() == 21 && key[4] == REPLY).then(|| u64::from_be_bytes(key[13..].try_into().expect("8 bytes")))
+    }
+
+    /// The kept replies to the requests of a session above `from`, up to and including `to`.
     pub fn replies(store: StoreNumber, session: u64, from: u64, to: u64) -> Span {
-        Span::new(reply(store, session, from), reply(store, session, to))
+        let behind = |sequence| [reply(store, session, sequence).as_slice(), &[0]].concat();
+        Span::new(behind(from), behind(to))
     }
 
     /// Every kept reply of a session.

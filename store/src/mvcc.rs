@@ -44,9 +44,9 @@ use trefoil_causality::Revision;
 
 pub use self::check::{Invalid, Limits, check};
 pub use self::compaction::{compact, scrub};
-pub use self::content::{Content, content_sum_at, pair_sum};
+pub use self::content::{Content, content_part_at, pair_sum};
 pub use self::range::range;
-pub use self::txn::execute;
+pub use self::txn::{ANSWER_BYTES_MAX, DELETED_KEYS_MAX, execute};
 use crate::codec::{Decoder, Malformed, put_bool, put_u64};
 use crate::command::Refusal;
 use crate::engine::{EngineError, Family, Read};

@@ -8,7 +8,8 @@
 //! * Reading an overlay equals reading the engine after the overlay's batch was written.
 //! * A scan merges while it visits: it holds one row of the base at a time.
 //!
-//! Left out: undoing single writes. Whoever writes has checked everything before the first one.
+//! Left out: undoing single writes. Whoever may have to give up puts an overlay on the overlay, and has it absorbed or
+//! drops it.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,6 +20,9 @@ use crate::engine::{Batch, EngineError, Family, Order, Read, Span, Visit};
 
 /// The writes to one family; `None` for a row that was removed.
 type Writes = BTreeMap<Vec<u8>, Option<Bytes>>;
+
+/// What was written to an overlay, without the state below it.
+pub struct OwnWrites([Writes; Family::ALL.len()]);
 
 /// See the file's head.
 pub struct Overlay<'a> {
@@ -63,6 +67,20 @@ impl<'a> Overlay<'a> {
             }
         }
         batch
+    }
+
+    /// The writes alone, for [`Overlay::absorb`].
+    pub fn into_writes(self) -> OwnWrites {
+        OwnWrites(self.writes)
+    }
+
+    /// Makes the writes of an overlay that lay on this one.
+    pub fn absorb(&mut self, writes: OwnWrites) {
+        for (family, writes) in Family::ALL.into_iter().zip(writes.0) {
+            for (key, value) in writes {
+                self.write(family, key, value);
+            }
+        }
     }
 
     fn write(&mut self, family: Family, key: Vec<u8>, value: Option<Bytes>) {

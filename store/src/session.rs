@@ -3,7 +3,7 @@
 //! A client opens a session, numbers its requests 1, 2, 3, … and repeats a number only for the same request. The
 //! session remembers the outcome of each number it has executed, in replicated state, so that every replica and every
 //! snapshot knows it. Outcomes are forgotten when the client acknowledges them, or when they fall out of the
-//! **window** of the [`WINDOW`] highest numbers.
+//! **window** of the [`WINDOW`] highest numbers, or, oldest first, when those kept have more than [`KEPT_BYTES_MAX`].
 //!
 //! Invariants:
 //!
@@ -32,6 +32,9 @@ pub const IDLE_MS_MAX: u64 = 10 * 60 * 1_000;
 /// How many sessions a partition holds.
 pub const OPEN_MAX: u64 = 10_000;
 
+/// Bytes of the outcomes a session keeps; one that is larger on its own is forgotten at once.
+pub const KEPT_BYTES_MAX: u64 = 1 << 20;
+
 /// How many sessions are looked at when one is opened, and how many ended ones are then removed.
 const SWEEP_LOOKS: usize = 64;
 const SWEEP_REMOVALS: usize = 16;
@@ -56,12 +59,14 @@ struct Session {
     acknowledged: u64,
     /// The highest number seen.
     highest: u64,
+    /// Bytes of the outcomes that are kept.
+    kept_bytes: u64,
 }
 
 impl Session {
     fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORMAT];
-        for number in [self.last_used_ms, self.acknowledged, self.highest] {
+        for number in [self.last_used_ms, self.acknowledged, self.highest, self.kept_bytes] {
             put_u64(&mut out, number);
         }
         out
@@ -72,7 +77,12 @@ impl Session {
         if from.u8()? != FORMAT {
             return Err(Malformed { what: "session row: unknown format" });
         }
-        let session = Session { last_used_ms: from.u64()?, acknowledged: from.u64()?, highest: from.u64()? };
+        let session = Session {
+            last_used_ms: from.u64()?,
+            acknowledged: from.u64()?,
+            highest: from.u64()?,
+            kept_bytes: from.u64()?,
+        };
         from.end()?;
         Ok(session)
     }
@@ -111,7 +121,7 @@ pub fn admit(
     if admission == Admission::Execute {
         session.highest = session.highest.max(request.sequence);
     }
-    forget(view, store, request.session, forgotten_before, session.forgotten())?;
+    session.kept_bytes -= forget(view, store, request.session, forgotten_before, session.forgotten())?;
     view.put(Family::State, key::state::session(store, request.session), session.encode());
     Ok(admission)
 }
@@ -123,10 +133,37 @@ pub fn keep(
     request: RequestId,
     outcome: &Outcome,
 ) -> Result<(), EngineError> {
-    if load(&*view, store, request.session)?.is_some() {
-        let row = key::state::reply(store, request.session, request.sequence);
-        view.put(Family::State, row, encode_outcome(outcome));
+    let Some(mut session) = load(&*view, store, request.session)? else { return Ok(()) };
+    let reply = encode_outcome(outcome);
+    session.kept_bytes += reply.len() as u64;
+    view.put(Family::State, key::state::reply(store, request.session, request.sequence), reply);
+    if session.kept_bytes > KEPT_BYTES_MAX {
+        crowd_out(view, store, request.session, &mut session)?;
     }
+    view.put(Family::State, key::state::session(store, request.session), session.encode());
+    Ok(())
+}
+
+/// Forgets the oldest outcomes until the others have room.
+fn crowd_out(view: &mut Overlay<'_>, store: StoreNumber, id: u64, session: &mut Session) -> Result<(), EngineError> {
+    let from = session.forgotten();
+    let (mut kept_bytes, mut last) = (session.kept_bytes, from);
+    try_scan(
+        &*view,
+        Family::State,
+        &key::state::replies(store, id, from, u64::MAX),
+        Order::Ascending,
+        |row, reply| {
+            if kept_bytes <= KEPT_BYTES_MAX {
+                return Ok(Visit::Stop);
+            }
+            last = key::state::decode_reply(row).ok_or(Malformed { what: "reply key" })?;
+            kept_bytes -= reply.len() as u64;
+            Ok(Visit::Next)
+        },
+    )?;
+    session.kept_bytes -= forget(view, store, id, from, last)?;
+    session.acknowledged = session.acknowledged.max(last);
     Ok(())
 }
 
@@ -141,7 +178,7 @@ pub fn open(
     if head.sessions >= OPEN_MAX {
         return Ok(Err(Refusal::TooManySessions { limit: OPEN_MAX }));
     }
-    let session = Session { last_used_ms: head.clock_ms, acknowledged: 0, highest: 0 };
+    let session = Session { last_used_ms: head.clock_ms, acknowledged: 0, highest: 0, kept_bytes: 0 };
     view.put(Family::State, key::state::session(store, id), session.encode());
     head.sessions += 1;
     Ok(Ok(()))
@@ -155,7 +192,8 @@ pub fn close(view: &mut Overlay<'_>, store: StoreNumber, head: &mut Head, id: u6
     assert!(head.sessions > 0, "a session is not counted in the head");
     head.sessions -= 1;
     view.delete(Family::State, key::state::session(store, id));
-    remove_rows(view, &key::state::all_replies(store, id))
+    remove_rows(view, &key::state::all_replies(store, id))?;
+    Ok(())
 }
 
 /// Looks at the next few sessions and removes those that have ended.
@@ -181,22 +219,24 @@ fn sweep(view: &mut Overlay<'_>, store: StoreNumber, head: &mut Head) -> Result<
     Ok(())
 }
 
-/// Removes the kept replies above `from` up to and including `to`.
-fn forget(view: &mut Overlay<'_>, store: StoreNumber, session: u64, from: u64, to: u64) -> Result<(), EngineError> {
+/// Removes the kept replies above `from` up to and including `to`. Returns their bytes.
+fn forget(view: &mut Overlay<'_>, store: StoreNumber, session: u64, from: u64, to: u64) -> Result<u64, EngineError> {
     if from == to {
-        return Ok(());
+        return Ok(0);
     }
-    remove_rows(view, &key::state::replies(store, session, from + 1, to.saturating_add(1)))
+    remove_rows(view, &key::state::replies(store, session, from, to))
 }
 
-fn remove_rows(view: &mut Overlay<'_>, span: &Span) -> Result<(), EngineError> {
-    let mut rows = Vec::new();
-    view.scan(Family::State, span, Order::Ascending, &mut |row, _| {
+/// Removes the rows of `span`. Returns the bytes of their values.
+fn remove_rows(view: &mut Overlay<'_>, span: &Span) -> Result<u64, EngineError> {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    view.scan(Family::State, span, Order::Ascending, &mut |row, value| {
         rows.push(row.to_vec());
+        bytes += value.len() as u64;
         Visit::Next
     })?;
     rows.into_iter().for_each(|row| view.delete(Family::State, row));
-    Ok(())
+    Ok(bytes)
 }
 
 fn load(read: &dyn Read, store: StoreNumber, id: u64) -> Result<Option<Session>, EngineError> {
@@ -209,7 +249,7 @@ mod tests {
     use trefoil_causality::Revision;
 
     use super::*;
-    use crate::command::Reply;
+    use crate::command::{Pair, Reply};
     use crate::engine::memory::MemoryEngine;
 
     const STORE: StoreNumber = StoreNumber(3);
@@ -274,6 +314,42 @@ mod tests {
             assert_eq!(request(&mut view, 0, sequence, acknowledged), expected, "step {place}: {sequence}");
         }
         assert_eq!(rows(&view, &key::state::all_replies(STORE, 7)), 1);
+    }
+
+    #[test]
+    fn large_outcomes_crowd_out_the_oldest() {
+        let engine = MemoryEngine::new();
+        let mut view = Overlay::new(&engine);
+        assert_eq!(opened(&mut view, &mut Head::empty(), 7), Ok(()));
+        let large = |bytes: usize| {
+            let pair = Pair {
+                key: "k".into(),
+                value: vec![0; bytes].into(),
+                create_revision: Revision(1),
+                mod_revision: Revision(1),
+                version: 1,
+                lease: 0,
+            };
+            Outcome { revision: Revision(1), result: Ok(Reply::Put { previous: Some(pair) }) }
+        };
+        let third = KEPT_BYTES_MAX as usize / 3;
+        let below = Admission::Unknown(UnknownReason::BelowWindow);
+        for (sequence, bytes) in [(1, third), (2, third), (3, third), (4, KEPT_BYTES_MAX as usize), (5, 10)] {
+            let request = RequestId { session: 7, sequence, acknowledged: 0 };
+            assert_eq!(admit(&mut view, STORE, 0, request).expect("memory does not fail"), Admission::Execute);
+            keep(&mut view, STORE, request, &large(bytes)).expect("memory does not fail");
+            let kept = match sequence {
+                1 | 2 => sequence as usize,
+                3 => 2,
+                4 => 0,
+                _ => 1,
+            };
+            assert_eq!(rows(&view, &key::state::all_replies(STORE, 7)), kept, "after {sequence}");
+        }
+        for sequence in 1..5 {
+            assert_eq!(request(&mut view, 0, sequence, 0), below, "{sequence}");
+        }
+        assert_eq!(request(&mut view, 0, 5, 0), Admission::Answered(large(10)));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout, timeout_at};
+pub use tokio::time::{
+    Instant, Interval, MissedTickBehavior, Sleep, interval, sleep, sleep_until, timeout, timeout_at,
+};
 
 /// Monotonic time. Call it inside a runtime: a simulation's clock is its runtime's.
 pub fn now() -> Instant {

@@ -1,10 +1,10 @@
-//! Tasks and threads. A task logs in the span of whoever started it. Under a simulated world everything runs as a task of its one thread.
+//! Tasks and threads. A task that logs brings its own span (`Instrument`): entering one at every poll of a busy task
+//! costs more than the task. Under a simulated world everything runs as a task of its one thread.
 
 use std::future::Future;
 use std::io;
 
 use tokio::task::JoinHandle;
-use tracing::Instrument;
 
 /// Runs `future` beside the caller.
 pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
@@ -12,7 +12,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    tokio::spawn(future.in_current_span())
+    tokio::spawn(future)
 }
 
 /// Runs work that may block for long off the async threads.
@@ -32,7 +32,7 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 /// When the operating system has no thread left.
 pub fn dedicated(name: &str, future: impl Future<Output = ()> + Send + 'static) -> io::Result<()> {
     if crate::is_simulated() {
-        tokio::spawn(future.in_current_span());
+        tokio::spawn(future);
         return Ok(());
     }
     let runtime = tokio::runtime::Handle::current();

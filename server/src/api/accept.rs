@@ -1,28 +1,41 @@
-//! Accepting connections: bounded in number, each counted until it closes.
+//! Accepting connections: bounded in number, each counted until it closes. One that says nothing at first is closed, so
+//! that silent ones do not take all places.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::transport::server::Connected;
-use tracing::warn;
-use trefoil_world::net;
+use tracing::{Instrument, warn};
+use trefoil_world::{clock, net};
+
+/// How long a connection may say nothing at first.
+const FIRST_BYTES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// One accepted connection; its place is free again when it is dropped.
 pub struct Connection {
     stream: net::Stream,
+    /// Until its first bytes came: when it is given up.
+    first_bytes: Option<Pin<Box<clock::Sleep>>>,
     _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn new(stream: net::Stream, place: OwnedSemaphorePermit) -> Connection {
+        Connection { stream, first_bytes: Some(Box::pin(clock::sleep(FIRST_BYTES_PATIENCE))), _place: place }
+    }
 }
 
 /// The connections of `listener`, at most `max` at a time; more are closed at once.
 pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(max));
     let (accepted, stream) = tokio::sync::mpsc::channel(1);
-    trefoil_world::task::spawn(async move {
+    let accept = async move {
         loop {
             let (connection, from) = tokio::select! {
                 () = accepted.closed() => return,
@@ -30,21 +43,22 @@ pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item 
                     Ok(next) => next,
                     Err(error) => {
                         warn!("cannot accept a connection: {error}");
-                        trefoil_world::clock::sleep(std::time::Duration::from_millis(50)).await;
+                        clock::sleep(Duration::from_millis(50)).await;
                         continue;
                     }
                 },
             };
             match places.clone().try_acquire_owned() {
                 Ok(place) => {
-                    if accepted.send(Ok(Connection { stream: connection, _place: place })).await.is_err() {
+                    if accepted.send(Ok(Connection::new(connection, place))).await.is_err() {
                         return;
                     }
                 }
                 Err(_) => warn!("connection from {from} closed: there are {max} already, the limit"),
             }
         }
-    });
+    };
+    trefoil_world::task::spawn(accept.in_current_span());
     tokio_stream::wrappers::ReceiverStream::new(stream)
 }
 
@@ -56,7 +70,16 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, into)
+        let before = into.filled().len();
+        let polled = self.stream.as_mut().poll_read(cx, into);
+        if let Some(patience) = &mut self.first_bytes {
+            if into.filled().len() > before {
+                self.first_bytes = None;
+            } else if polled.is_pending() && patience.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it said nothing")));
+            }
+        }
+        polled
     }
 }
 

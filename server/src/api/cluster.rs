@@ -8,11 +8,11 @@ use tonic::{Request, Response, Status};
 use trefoil_placement::{KeyspaceId, Mode, PartitionId, PlacementRow, Stage};
 use trefoil_proto::v1::{self, cluster_server::Cluster};
 
-use crate::api::{MaybeServing, convert, deadline, serving};
+use crate::api::{MaybeServing, convert, deadline, member, serving};
 use crate::cluster::map::ClusterMap;
 use crate::error::Error;
 use crate::raft::group::RaftReplica;
-use crate::verify::digest;
+use crate::verify::{Haste, digest};
 
 /// A digest walks everything: its deadline when the request brings none.
 const DIGEST_TIMEOUT: Duration = Duration::from_secs(120);
@@ -31,7 +31,7 @@ impl Cluster for ClusterService {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let serving = serving(&self.serving)?;
+        let serving = member(&self.serving)?;
         let replicas = serving.router.replicas.load();
         let identity = serving.identity;
         Ok(Response::new(v1::StatusResponse {
@@ -54,11 +54,12 @@ impl Cluster for ClusterService {
         let deadline = deadline(&request, DIGEST_TIMEOUT);
         let ask = request.into_inner();
         let partition = PartitionId { keyspace: KeyspaceId(ask.keyspace_id), index: ask.partition };
+        let _walk = serving.router.walk_place()?;
         let replica = serving
             .router
             .local(partition)
             .ok_or_else(|| Error::Unavailable { why: format!("this node holds no replica of {partition}") })?;
-        let (at, content) = digest(&replica, convert::revision(ask.revision), deadline).await?;
+        let (at, content) = digest(&replica, convert::revision(ask.revision), Haste::Asked, deadline).await?;
         Ok(Response::new(v1::DigestResponse {
             node_id: serving.identity.node.0,
             replica_id: replica.raft().replica.0,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use trefoil_causality::Revision;
-use trefoil_proto::v1;
+use trefoil_proto::{peer, v1};
 use trefoil_store::command::{
     Compare, DeleteOp, KeyRange, Op, Pair, PutOp, RangeEnd, RangeOp, RangeReply, Relation, Reply, RequestId,
     TXN_DEPTH_MAX, Target, Txn,
@@ -17,6 +17,26 @@ const CONTEXT_FORMAT: u8 = 1;
 
 fn malformed(field: &'static str, why: &str) -> Error {
     Error::Malformed { field, why: why.into() }
+}
+
+/// Why nothing was done, for the node that handed the request on.
+pub fn refused(error: Error) -> peer::Refused {
+    use peer::refused::Kind;
+    let (kind, why, limit) = match error {
+        Error::Unavailable { why } => (Kind::Unavailable, why, 0),
+        Error::DeadlinePassed => (Kind::Deadline, String::new(), 0),
+        Error::Exhausted { what, limit } => (Kind::Exhausted, what.into_owned(), limit),
+        Error::Broken { why } => (Kind::Broken, why, 0),
+        error @ (Error::NotLeader { .. }
+        | Error::Unknown { .. }
+        | Error::Refused(_)
+        | Error::Invalid(_)
+        | Error::Malformed { .. }
+        | Error::TooLarge { .. }
+        | Error::Unsupported { .. }
+        | Error::NoSuchKeyspace { .. }) => (Kind::Unavailable, error.to_string(), 0),
+    };
+    peer::Refused { kind: kind.into(), why, limit }
 }
 
 /// The request id, when the header has one.

@@ -24,9 +24,7 @@ use crate::replication::leader::Scan;
 
 /// Bytes of a scan's chunk, about; one pair may exceed it.
 const CHUNK_BYTES: usize = 512 << 10;
-/// Pairs of a scan's first page, before it is known how large they are.
-const FIRST_PAGE_PAIRS: u64 = 32;
-const PAGE_PAIRS_MAX: u64 = 512;
+const PAGE_PAIRS_MAX: u64 = 4096;
 /// How long a reader may take nothing before its scan ends.
 const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// Chunks that wait for a slow reader.
@@ -286,12 +284,10 @@ async fn send_chunks(
     let at = op.revision.unwrap_or(pinned.revision());
     let mut left = op.limit;
     let mut page = RangeOp { count: false, revision: Some(at), ..op.clone() };
-    let mut size = FIRST_PAGE_PAIRS;
     loop {
-        page.limit = Some(left.map_or(size, |left| left.min(size)));
-        let mut found = if op.count_only { Default::default() } else { pinned.page(page.clone()).await? };
+        page.limit = Some(left.map_or(PAGE_PAIRS_MAX, |left| left.min(PAGE_PAIRS_MAX)));
+        let mut found = if op.count_only { Default::default() } else { pinned.page(page.clone(), CHUNK_BYTES).await? };
         let taken = found.pairs.len() as u64;
-        let bytes: usize = found.pairs.iter().map(|pair| pair.key.len() + pair.value.len() + 32).sum();
         left = left.map(|left| left - taken);
         let more = found.more;
         let last = !more || left == Some(0) || op.count_only;
@@ -316,8 +312,6 @@ async fn send_chunks(
         if let Some(next) = next {
             page = behind(page, &next);
         }
-        // Grows slowly, so that large values behind small ones do not come all at once.
-        size = (size * CHUNK_BYTES as u64 / bytes.max(1) as u64).clamp(1, PAGE_PAIRS_MAX.min(size * 2));
     }
 }
 
@@ -326,7 +320,7 @@ async fn count(pinned: &Scan, op: &RangeOp, at: Revision) -> Result<Option<u64>,
         return Ok(None);
     }
     let all = RangeOp { limit: None, revision: Some(at), count_only: true, ..op.clone() };
-    Ok(pinned.page(all).await?.count)
+    Ok(pinned.page(all, CHUNK_BYTES).await?.count)
 }
 
 /// The rest of a range behind a key.

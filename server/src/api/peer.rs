@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -11,31 +11,33 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{info, warn};
+use tracing::{Span, info, warn};
 use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{KeyspaceId, NodeId, PartitionId};
 use trefoil_proto::peer::peer_server::Peer;
 use trefoil_proto::peer::{
-    DigestReply, DigestRequest, Failure, Frame, Hello, Introduction, IntroductionReply, Message, NotLeader,
-    ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body,
-    propose_reply, read_index_reply,
+    DigestReply, DigestRequest, Failure, Frame, Introduction, IntroductionReply, Message, NotLeader, ProposeReply,
+    ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body, propose_reply,
+    read_index_reply,
 };
 use trefoil_store::command::{Command, Op, Outcome, Reply, RequestId, decode_command, encode_outcome};
-use trefoil_store::engine::Durability;
 use trefoil_store::key::StoreNumber;
 use trefoil_store::mvcc::{self, Limits};
-use trefoil_world::clock;
+use trefoil_world::clock::{self, Instant};
 
+use crate::api::convert;
 use crate::cluster::founding::{Founder, FoundingRecord};
-use crate::cluster::identity::Acquaintances;
+use crate::cluster::identity::{Acquaintances, Refused, StorageId};
 use crate::error::Error;
-use crate::node::Health;
-use crate::raft::group::RaftReplica;
+use crate::health::Health;
+use crate::peer::{AMNESIA, run_of};
+use crate::raft::group::{RaftReplica, Turn};
 use crate::raft::state::receive_rows;
 use crate::replication::{Consistency, Replica};
 use crate::router::Router;
-use crate::verify;
+use crate::verify::{self, Haste, WALK_PATIENCE};
 
 /// Raft messages of one peer being answered at a time.
 const ANSWERS_MAX: usize = 1024;
@@ -43,9 +45,6 @@ const ANSWERS_MAX: usize = 1024;
 const FRAMES_MAX: usize = 8;
 /// A snapshot sender that is silent for this long is given up.
 const SNAPSHOT_IDLE: Duration = Duration::from_secs(15);
-
-/// How long a replica may take to reach the revision its content is asked at.
-const DIGEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The Raft replicas of this node, by id.
 pub type RaftReplicas = BTreeMap<ReplicaId, Arc<RaftReplica>>;
@@ -58,6 +57,32 @@ pub struct Member {
     pub health: Arc<Health>,
     pub limits: Limits,
     pub message_bytes_max: usize,
+    /// Directories under a known node's name that are not its own, and when they last asked.
+    pub strangers: Mutex<BTreeMap<String, (StorageId, Instant)>>,
+}
+
+impl Member {
+    /// Takes note of a new directory that comes under the name of a known node.
+    fn note_stranger(&self, asking: &Introduction) {
+        let map = self.router.map.load();
+        let known = map.nodes.values().any(|node| node.name == asking.name);
+        if let (true, Ok(storage)) = (known, asking.storage_id.as_ref().try_into()) {
+            let seen = (StorageId(u128::from_be_bytes(storage)), clock::now());
+            self.strangers.lock().unwrap_or_else(PoisonError::into_inner).insert(asking.name.clone(), seen);
+        }
+    }
+
+    /// The strangers by name; without a storage id those that have been silent for `patience`, for the last time.
+    pub fn strangers(&self, patience: Duration) -> Vec<(String, Option<StorageId>)> {
+        let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = strangers.iter().map(|(name, (storage, at))| {
+            let asks = at.elapsed() < patience;
+            (name.clone(), asks.then_some(*storage))
+        });
+        let named: Vec<_> = named.collect();
+        strangers.retain(|_, (_, at)| at.elapsed() < patience);
+        named
+    }
 }
 
 /// See the file's head.
@@ -68,6 +93,8 @@ pub struct PeerService {
     pub initial_cluster: Arc<str>,
     pub founding: Arc<ArcSwapOption<FoundingRecord>>,
     pub member: Arc<ArcSwapOption<Member>>,
+    /// The node's, for its lines in the log.
+    pub span: Span,
 }
 
 impl PeerService {
@@ -88,12 +115,12 @@ impl Peer for PeerService {
         let node = match member.acquaintances.meet(&hello).await {
             Ok(node) => node,
             Err(refused) => {
-                warn!("connection of {} refused: {refused}", NodeId(hello.node_id));
-                return Err(Status::permission_denied(format!("refused: {refused}")));
+                self.span.in_scope(|| warn!("connection of {} refused: {refused}", NodeId(hello.node_id)));
+                return Err(refusal(&refused));
             }
         };
         let (answers, stream) = mpsc::channel(FRAMES_MAX);
-        let opening = Frame { hello: Some(member.acquaintances.hello(Some(node))), messages: Vec::new() };
+        let opening = Frame { hello: Some(member.acquaintances.hello(Some(node))), ..Frame::default() };
         drop(answers.try_send(Ok(opening)));
         let run = run_of(&hello);
         trefoil_world::task::spawn(answer_frames(member, (node, run), frames, answers));
@@ -106,14 +133,16 @@ impl Peer for PeerService {
         let first = next_chunk(&mut chunks).await?;
         let hello = first.hello.ok_or_else(|| Status::invalid_argument("a snapshot begins with the opening words"))?;
         let from = member.acquaintances.meet(&hello).await;
-        let from = from.map_err(|refused| Status::permission_denied(refused.to_string()))?;
+        let from = from.map_err(|refused| refusal(&refused))?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot begins with its head"))?;
         let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();
         let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;
         let ending = |error: crate::writer::Ending| Status::unavailable(error.to_string());
+        let turn = raft.receive_next();
         let rows = raft.stores().receive().await.map_err(ending)?;
-        info!(partition = %raft.partition, replica = %raft.replica, "receiving a snapshot from {from}");
-        let received = receive(&raft, rows.store(), chunks).await;
+        let (partition, replica) = (raft.partition, raft.replica);
+        self.span.in_scope(|| info!(%partition, %replica, "receiving a snapshot from {from}"));
+        let received = receive(&raft, turn, rows.store(), chunks).await;
         let installed = match received {
             Ok(()) => raft.install(head, rows).await.map_err(Status::internal),
             Err(status) => Err(status),
@@ -121,7 +150,7 @@ impl Peer for PeerService {
         match installed {
             Ok(vote) => Ok(Response::new(SnapshotDone { vote: Some(vote) })),
             Err(status) => {
-                warn!(replica = %raft.replica, "snapshot not installed: {}", status.message());
+                self.span.in_scope(|| warn!(%partition, %replica, "snapshot not installed: {}", status.message()));
                 Err(status)
             }
         }
@@ -134,7 +163,7 @@ impl Peer for PeerService {
             Ok(outcome) => propose_reply::Reply::Outcome(encode_outcome(&outcome).into()),
             Err(Error::NotLeader { leader }) => propose_reply::Reply::NotLeader(not_leader(leader)),
             Err(error @ Error::Unknown { .. }) => propose_reply::Reply::Unknown(error.to_string()),
-            Err(error) => propose_reply::Reply::Refused(error.to_string()),
+            Err(error) => propose_reply::Reply::Refused(convert::refused(error)),
         };
         Ok(Response::new(ProposeReply { reply: Some(reply) }))
     }
@@ -145,7 +174,7 @@ impl Peer for PeerService {
         let reply = match read_index(&member, &ask).await {
             Ok(index) => read_index_reply::Reply::Index(index),
             Err(Error::NotLeader { leader }) => read_index_reply::Reply::NotLeader(not_leader(leader)),
-            Err(error) => read_index_reply::Reply::Refused(error.to_string()),
+            Err(error) => read_index_reply::Reply::Refused(convert::refused(error)),
         };
         Ok(Response::new(ReadIndexReply { reply: Some(reply) }))
     }
@@ -154,14 +183,18 @@ impl Peer for PeerService {
         let member = self.member()?;
         let ask = request.into_inner();
         same_cluster(&member, &ask.cluster_id)?;
+        let _walk = member.router.walk_place()?;
         let replica = local(&member, ask.keyspace_id, ask.partition)?;
-        let deadline = clock::now() + DIGEST_PATIENCE;
-        let (_, content) = verify::digest(&replica, Some(Revision(ask.revision)), deadline).await?;
+        let deadline = clock::now() + WALK_PATIENCE;
+        let (_, content) = verify::digest(&replica, Some(Revision(ask.revision)), Haste::ByItself, deadline).await?;
         let replica_id = replica.raft().replica.0;
         Ok(Response::new(DigestReply { replica_id, keys: content.keys, sum: content.sum }))
     }
 
-    async fn introduce(&self, _: Request<Introduction>) -> Result<Response<IntroductionReply>, Status> {
+    async fn introduce(&self, request: Request<Introduction>) -> Result<Response<IntroductionReply>, Status> {
+        if let Some(member) = self.member.load_full() {
+            member.note_stranger(request.get_ref());
+        }
         let founding = self.founding.load();
         Ok(Response::new(IntroductionReply {
             name: self.me.name.clone(),
@@ -175,13 +208,16 @@ impl Peer for PeerService {
     }
 }
 
-/// The run id of the start that sends these opening words; they have been believed.
-fn run_of(hello: &Hello) -> u64 {
-    hello.runs.last().copied().unwrap_or(0)
+/// How a peer is told that its opening words are not believed.
+fn refusal(refused: &Refused) -> Status {
+    let mut status = Status::permission_denied(format!("refused: {refused}"));
+    if refused.proves_amnesia() {
+        status.metadata_mut().insert(AMNESIA, MetadataValue::from_static("1"));
+    }
+    status
 }
 
-/// Answers a peer's messages until the stream ends, or until another start of that peer has been met: of two
-/// processes with one identity, only the one met last is heard.
+/// Answers a peer's messages until the stream ends, or until another start of that peer has been met.
 async fn answer_frames(
     member: Arc<Member>,
     (node, run): (NodeId, u64),
@@ -197,12 +233,13 @@ async fn answer_frames(
                 while let Some(Some(answer)) = running.next().now_or_never() {
                     messages.push(answer);
                 }
-                if answers.send(Ok(Frame { hello: None, messages })).await.is_err() {
+                let frame = Frame { hello: None, messages, position: member.acquaintances.position() };
+                if answers.send(Ok(frame)).await.is_err() {
                     return;
                 }
             }
             frame = frames.message(), if running.len() < ANSWERS_MAX => match frame {
-                Ok(Some(_)) if !member.acquaintances.is_current(node, run) => return,
+                Ok(Some(frame)) if !member.acquaintances.hear(node, run, frame.position) => return,
                 Ok(Some(frame)) => running.extend(frame.messages.into_iter().map(|m| answer(member.clone(), m))),
                 Ok(None) | Err(_) => return,
             },
@@ -230,7 +267,12 @@ async fn next_chunk(chunks: &mut Streaming<SnapshotChunk>) -> Result<SnapshotChu
 }
 
 /// Writes the rows beside the writer's queue: nobody reads them yet.
-async fn receive(raft: &RaftReplica, store: StoreNumber, mut chunks: Streaming<SnapshotChunk>) -> Result<(), Status> {
+async fn receive(
+    raft: &RaftReplica,
+    turn: Turn,
+    store: StoreNumber,
+    mut chunks: Streaming<SnapshotChunk>,
+) -> Result<(), Status> {
     let mut total = 0;
     loop {
         let chunk = next_chunk(&mut chunks).await?;
@@ -245,11 +287,10 @@ async fn receive(raft: &RaftReplica, store: StoreNumber, mut chunks: Streaming<S
         }
         let (batch, count) = receive_rows(chunk.rows, store).map_err(|error| Status::data_loss(error.to_string()))?;
         total += count;
-        let engine = raft.engine().clone();
-        let written = trefoil_world::task::blocking(move || engine.write(&batch, Durability::NoSync)).await;
-        written
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| Status::internal(error.to_string()))?;
+        if !raft.is_turn(turn) {
+            return Err(Status::aborted("a newer snapshot is being received"));
+        }
+        raft.bulk().write(batch).await.map_err(|error| Status::internal(error.to_string()))?;
     }
 }
 

@@ -57,6 +57,8 @@ fn refusal_code(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::OutcomeUnknown { reason: UnknownReason::SessionEnded } => (Code::Unknown, "SESSION_ENDED"),
         Refusal::OutcomeUnknown { reason: UnknownReason::BelowWindow } => (Code::Unknown, "BELOW_WINDOW"),
         Refusal::TooManySessions { .. } => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
+        Refusal::TooManyKeys { .. } => (Code::ResourceExhausted, "TOO_MANY_KEYS"),
+        Refusal::AnswerTooLarge { .. } => (Code::ResourceExhausted, "ANSWER_TOO_LARGE"),
     }
 }
 

@@ -3,26 +3,28 @@
 //! A directory gets a **storage id** when it is first opened, and a **cluster id** and **node id** when it joins a
 //! cluster; the **start count** rises with every start. Every peer connection opens with them ([`Hello`]), and each
 //! side keeps durably the highest start count it has seen of the other, so that a wiped node, a restored copy and a
-//! second process with the same directory are told apart from the node they claim to be.
+//! second process with the same directory are told apart from the node they claim to be. Every frame also says how far
+//! the speaker's writer has synced: whoever comes back with less than it once said has lost its tail.
 //!
 //! Invariants:
 //!
 //! * Storage id and start count are durable before the node says a word.
 //! * A peer's higher start count is durable here before its connection is accepted.
+//! * The position kept of a peer is one it has said: a lower bound of what its directory must hold. It is kept lazily;
+//!   what a power cut takes of it only weakens the proof.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use tracing::error;
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::Hello;
 use trefoil_store::codec::{Decoder, Malformed, put_bytes, put_u64};
 use trefoil_store::engine::{Batch, Durability, EngineError, Family, Order, Read, Visit};
 use trefoil_store::key;
 
-use crate::writer::Writer;
+use crate::writer::{Ending, Writer};
 
 /// The protocol versions this build speaks.
 pub const PROTOCOL: (u32, u32) = (1, 1);
@@ -79,7 +81,7 @@ impl Identity {
     }
 
     /// The opening words to `to`, with the run ids of the last starts.
-    fn hello(&self, to: Option<NodeId>, runs: &[u64]) -> Hello {
+    fn hello(&self, to: Option<NodeId>, runs: &[u64], position: u64) -> Hello {
         Hello {
             cluster_id: self.cluster.0.to_be_bytes().to_vec().into(),
             node_id: self.node.0,
@@ -89,6 +91,7 @@ impl Identity {
             protocol_max: PROTOCOL.1,
             to_node_id: to.map_or(0, |node| node.0),
             runs: runs.to_vec(),
+            position,
         }
     }
 }
@@ -108,8 +111,8 @@ pub enum Refused {
     OldCopy { node: NodeId, known: u64, claimed: u64 },
     #[error("start {count} of {node} was another one: an old copy was put back, or a second copy is running")]
     SecondCopy { node: NodeId, count: u64 },
-    #[error("{node} lacks log entries it had acknowledged: it has lost its tail; run: kvctl node replace")]
-    LostTail { node: NodeId },
+    #[error("{node} had synced {known} batches, this copy of it has only {claimed}: it has lost its tail")]
+    LostTail { node: NodeId, known: u64, claimed: u64 },
     #[error("it is this node's own id, {0}")]
     Myself(NodeId),
     #[error("it looked for {wanted}, this is {this}")]
@@ -118,11 +121,32 @@ pub enum Refused {
     Ending,
 }
 
+impl Refused {
+    /// Whether this proves that the refused node's directory is not the newest of its name: it must serve nothing.
+    pub fn proves_amnesia(&self) -> bool {
+        match self {
+            Refused::OtherStorage { .. }
+            | Refused::OldCopy { .. }
+            | Refused::SecondCopy { .. }
+            | Refused::LostTail { .. } => true,
+            Refused::Malformed
+            | Refused::OtherCluster(_)
+            | Refused::Protocol { .. }
+            | Refused::Myself(_)
+            | Refused::WrongNumber { .. }
+            | Refused::Ending => false,
+        }
+    }
+}
+
+/// What is known of a peer. A start count of 0 stands for one that was never met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     storage: StorageId,
     start_count: u64,
     run: u64,
+    /// The highest synced position it has said.
+    position: u64,
 }
 
 impl Seen {
@@ -131,6 +155,7 @@ impl Seen {
         put_bytes(&mut out, &self.storage.0.to_be_bytes());
         put_u64(&mut out, self.start_count);
         put_u64(&mut out, self.run);
+        put_u64(&mut out, self.position);
         out
     }
 
@@ -140,10 +165,19 @@ impl Seen {
             return Err(from.malformed());
         }
         let storage = from.bytes()?.as_ref().try_into().map_err(|_| from.malformed())?;
-        let seen =
-            Seen { storage: StorageId(u128::from_be_bytes(storage)), start_count: from.u64()?, run: from.u64()? };
+        let seen = Seen {
+            storage: StorageId(u128::from_be_bytes(storage)),
+            start_count: from.u64()?,
+            run: from.u64()?,
+            position: from.u64()?,
+        };
         from.end()?;
         Ok(seen)
+    }
+
+    /// Whether both are the same start of the same directory.
+    fn same_start(&self, other: &Seen) -> bool {
+        (self.storage, self.start_count, self.run) == (other.storage, other.start_count, other.run)
     }
 }
 
@@ -156,8 +190,10 @@ pub struct Acquaintances {
     seen: Mutex<BTreeMap<NodeId, Seen>>,
     /// One peer is judged and recorded at a time, so that of two that claim one start only one is believed.
     judging: tokio::sync::Mutex<()>,
-    /// Peers found to have lost acknowledged entries since this node started.
-    outcasts: Mutex<BTreeSet<NodeId>>,
+    /// Positions as they were last kept.
+    kept: Mutex<BTreeMap<NodeId, u64>>,
+    /// Why a peer does not believe this node to be itself, once one has said so.
+    disowned: Mutex<Option<String>>,
 }
 
 impl Acquaintances {
@@ -178,7 +214,7 @@ impl Acquaintances {
             Visit::Next
         })?;
         let mut seen: BTreeMap<NodeId, Seen> =
-            founders.map(|(node, storage)| (node, Seen { storage, start_count: 0, run: 0 })).collect();
+            founders.map(|(node, storage)| (node, Seen { storage, start_count: 0, run: 0, position: 0 })).collect();
         for (node, row) in rows {
             let node = node.ok_or_else(|| EngineError::Corrupt("malformed peer key".into()))?;
             seen.insert(node, Seen::decode(row)?);
@@ -189,7 +225,8 @@ impl Acquaintances {
             writer,
             seen: Mutex::new(seen),
             judging: Default::default(),
-            outcasts: Mutex::default(),
+            kept: Mutex::default(),
+            disowned: Mutex::default(),
         })
     }
 
@@ -199,7 +236,7 @@ impl Acquaintances {
 
     /// The opening words to `to`.
     pub fn hello(&self, to: Option<NodeId>) -> Hello {
-        self.me.hello(to, &self.runs)
+        self.me.hello(to, &self.runs, self.position())
     }
 
     /// Believes or refuses a peer's opening words. What is new in them is durable when this returns.
@@ -207,9 +244,6 @@ impl Acquaintances {
         let (node, claimed) = self.read(hello)?;
         let run_at = |count| run_at(hello, count);
         let _one_at_a_time = self.judging.lock().await;
-        if self.is_outcast(node) {
-            return Err(Refused::LostTail { node });
-        }
         let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
         if !judge(node, known, claimed, run_at)? {
             return Ok(node);
@@ -221,21 +255,53 @@ impl Acquaintances {
         Ok(node)
     }
 
-    /// Whether this run of the peer is the one met last, and has not been cast out.
-    pub fn is_current(&self, node: NodeId, run: u64) -> bool {
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(&node).is_some_and(|seen| seen.run == run) && !self.is_outcast(node)
+    /// The synced position this node may speak of.
+    pub fn position(&self) -> u64 {
+        self.writer.synced()
     }
 
-    /// A peer that lacks entries it had acknowledged has lost its tail: nothing it says is believed any more.
-    pub fn cast_out(&self, node: NodeId) {
-        if self.outcasts.lock().unwrap_or_else(PoisonError::into_inner).insert(node) {
-            error!("{}", Refused::LostTail { node });
+    /// Takes note of the position a believed peer says in a frame. False when another start of that peer has been met
+    /// since: of two processes with one identity, only the one met last is heard.
+    pub fn hear(&self, node: NodeId, run: u64, position: u64) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match seen.get_mut(&node) {
+            Some(seen) if seen.run == run => {
+                seen.position = seen.position.max(position);
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
-    pub fn is_outcast(&self, node: NodeId) -> bool {
-        self.outcasts.lock().unwrap_or_else(PoisonError::into_inner).contains(&node)
+    /// Keeps what was heard of positions since the last time, un-synced.
+    ///
+    /// # Errors
+    /// The node is ending.
+    pub async fn keep_positions(&self) -> Result<(), Ending> {
+        let mut batch = Batch::new();
+        {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            for (node, seen) in seen.iter().filter(|(_, seen)| seen.start_count > 0) {
+                if kept.insert(*node, seen.position) != Some(seen.position) {
+                    batch.put(Family::Node, &key::node::peer(*node), &seen.encode());
+                }
+            }
+        }
+        match batch.is_empty() {
+            true => Ok(()),
+            false => self.writer.submit(batch, Durability::NoSync, || ()).await,
+        }
+    }
+
+    /// A peer has proof that this directory is not the newest of its name.
+    pub fn disown(&self, why: &str) {
+        self.disowned.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(why.to_owned());
+    }
+
+    /// Why this node must serve nothing, once a peer has said so.
+    pub fn disowned(&self) -> Option<String> {
+        self.disowned.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn read(&self, hello: &Hello) -> Result<(NodeId, Seen), Refused> {
@@ -256,7 +322,7 @@ impl Acquaintances {
             return Err(Refused::Myself(node));
         }
         let run = run_at(hello, hello.start_count).ok_or(Refused::Malformed)?;
-        Ok((node, Seen { storage, start_count: hello.start_count, run }))
+        Ok((node, Seen { storage, start_count: hello.start_count, run, position: hello.position }))
     }
 }
 
@@ -285,7 +351,10 @@ fn judge(
     if met && run_at(known.start_count) != Some(known.run) {
         return Err(Refused::SecondCopy { node, count: known.start_count });
     }
-    Ok(claimed != known)
+    if claimed.position < known.position {
+        return Err(Refused::LostTail { node, known: known.position, claimed: claimed.position });
+    }
+    Ok(!claimed.same_start(&known))
 }
 
 #[cfg(test)]
@@ -293,7 +362,7 @@ mod tests {
     use super::*;
 
     fn seen(storage: u128, start_count: u64, run: u64) -> Seen {
-        Seen { storage: StorageId(storage), start_count, run }
+        Seen { storage: StorageId(storage), start_count, run, position: 70 }
     }
 
     /// What is known of a peer, and what somebody claims who was started with these run ids.
@@ -313,5 +382,16 @@ mod tests {
         assert!(matches!(judged(Some(seen(1, 3, 7)), 1, &[9, 8]), Err(Refused::OldCopy { .. })));
         assert!(matches!(judged(Some(seen(1, 2, 8)), 1, &[9, 5]), Err(Refused::SecondCopy { .. })));
         assert!(matches!(judged(Some(seen(1, 2, 8)), 1, &[9, 5, 4, 3]), Err(Refused::SecondCopy { .. })));
+    }
+
+    #[test]
+    fn a_peer_with_less_than_it_once_said_has_lost_its_tail() {
+        let runs = [9, 8];
+        let claim = |position| Seen { position, ..seen(1, 2, 8) };
+        let judged =
+            |position| judge(NodeId(2), Some(seen(1, 1, 9)), claim(position), |count| Some(runs[count as usize - 1]));
+        assert_eq!(judged(70), Ok(true));
+        assert_eq!(judged(71), Ok(true));
+        assert_eq!(judged(69), Err(Refused::LostTail { node: NodeId(2), known: 70, claimed: 69 }));
     }
 }

@@ -19,11 +19,12 @@ use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{NodeId, PartitionId};
 use trefoil_proto::peer::{Failure, SnapshotHead, message::Body};
 use trefoil_store::command::Outcome;
-use trefoil_store::engine::{Durability, Engine, EngineError};
+use trefoil_store::engine::Engine;
 use trefoil_store::key::StoreNumber;
 use trefoil_store::mvcc;
 use trefoil_world::clock;
 
+use crate::bulk::Bulk;
 use crate::peer::Peers;
 use crate::raft::log::LogStore;
 use crate::raft::network::{
@@ -98,6 +99,9 @@ pub struct RaftReplica {
     published: Arc<Published>,
     engine: Arc<dyn Engine>,
     stores: Arc<Stores>,
+    bulk: Arc<Bulk>,
+    /// The snapshot being received: a newer one ends it.
+    turn: AtomicU64,
     /// When a leader was last heard, as a reading of the monotonic clock; written by every append.
     heard: Mutex<Option<clock::Instant>>,
     leader_changes: AtomicU64,
@@ -116,6 +120,10 @@ struct Scrubbed {
     next: Option<Revision>,
 }
 
+/// One snapshot's turn to be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn(u64);
+
 /// What a replica is built from.
 pub struct Parts {
     pub replica: ReplicaId,
@@ -123,6 +131,7 @@ pub struct Parts {
     pub engine: Arc<dyn Engine>,
     pub writer: Writer,
     pub stores: Arc<Stores>,
+    pub bulk: Arc<Bulk>,
     pub peers: Arc<Peers>,
 }
 
@@ -132,7 +141,7 @@ impl RaftReplica {
     /// # Errors
     /// What is stored is malformed or cannot be read.
     pub async fn start(parts: Parts) -> io::Result<RaftReplica> {
-        let Parts { replica, record, engine, writer, stores, peers } = parts;
+        let Parts { replica, record, engine, writer, stores, bulk, peers } = parts;
         let log = LogStore::open(replica, engine.clone(), writer.clone()).map_err(io::Error::other)?;
         let state = StateMachine::open(replica, record, engine.clone(), writer, stores.clone());
         let state = state.map_err(io::Error::other)?;
@@ -148,6 +157,8 @@ impl RaftReplica {
             published,
             engine,
             stores,
+            bulk,
+            turn: AtomicU64::new(0),
             heard: Mutex::new(None),
             leader_changes: AtomicU64::new(0),
             last_leader: AtomicU64::new(0),
@@ -158,6 +169,21 @@ impl RaftReplica {
 
     pub fn published(&self) -> &Published {
         &self.published
+    }
+
+    /// Where rows nobody reads yet are written.
+    pub fn bulk(&self) -> &Bulk {
+        &self.bulk
+    }
+
+    /// A snapshot begins to arrive: it ends the one that was being received.
+    pub fn receive_next(&self) -> Turn {
+        Turn(self.turn.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Whether no newer snapshot has begun to arrive.
+    pub fn is_turn(&self, turn: Turn) -> bool {
+        self.turn.load(Ordering::Relaxed) == turn.0
     }
 
     pub fn engine(&self) -> &Arc<dyn Engine> {
@@ -353,12 +379,11 @@ impl RaftReplica {
         }
         let engine = self.engine.clone();
         let from = done.next.unwrap_or(done.floor);
-        let step = trefoil_world::task::blocking(move || {
-            let (batch, next) = mvcc::scrub(engine.as_ref(), store, floor, from, SCRUB_ROWS_MAX)?;
-            engine.write(&batch, Durability::NoSync)?;
-            Ok::<_, EngineError>(next)
-        });
-        done.next = step.await?.map_err(io::Error::other)?;
+        let step =
+            trefoil_world::task::blocking(move || mvcc::scrub(engine.as_ref(), store, floor, from, SCRUB_ROWS_MAX));
+        let (batch, next) = step.await?.map_err(io::Error::other)?;
+        self.bulk.write(batch).await.map_err(io::Error::other)?;
+        done.next = next;
         if done.next.is_none() {
             done.floor = floor;
         }

@@ -62,9 +62,6 @@ pub struct Route {
 
 impl Route {
     async fn call(&self, body: Body, ttl: Duration, kind: RPCTypes) -> Result<Body, RPCError<Group>> {
-        if self.peers.acquaintances.is_outcast(self.node) {
-            return Err(RPCError::Unreachable(Unreachable::from_string("it has lost its tail")));
-        }
         let message = Message { id: 0, from_replica: self.from.0, to_replica: self.to.0, body: Some(body) };
         self.peers.call(self.node, message, ttl).await.map_err(|error| match error {
             CallError::Timeout { ttl, .. } => {
@@ -94,27 +91,11 @@ impl RaftNetworkV2<Group> for Route {
         rpc: AppendEntriesRequest<Group>,
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Group>, RPCError<Group>> {
-        let term = rpc.vote.leader_id().term;
-        // Before it is asked: an answer may be overtaken by a later one.
-        let acknowledged = self.peers.acknowledged(self.to);
-        let previous = rpc.prev_log_id.as_ref().map(|id| id.index());
-        let last = rpc.entries.last().map(|entry| entry.log_id.index()).or(previous);
         let body = Body::Append(append_to(rpc));
-        let reply = match self.call(body, APPEND_TTL, RPCTypes::AppendEntries).await? {
-            Body::AppendReply(reply) => append_reply_from(reply).ok_or_else(|| self.nonsense())?,
-            _ => return Err(self.nonsense()),
-        };
-        match (&reply, last, previous) {
-            (AppendEntriesResponse::Success, Some(last), _) => self.peers.note_acknowledged(self.to, term, last),
-            // It lacks what it had acknowledged to this same leader: its node has lost its tail.
-            (AppendEntriesResponse::Conflict, _, Some(missing))
-                if acknowledged.0 == term && missing <= acknowledged.1 =>
-            {
-                self.peers.acquaintances.cast_out(self.node);
-            }
-            _ => {}
+        match self.call(body, APPEND_TTL, RPCTypes::AppendEntries).await? {
+            Body::AppendReply(reply) => append_reply_from(reply).ok_or_else(|| self.nonsense()),
+            _ => Err(self.nonsense()),
         }
-        Ok(reply)
     }
 
     async fn vote(

@@ -165,8 +165,7 @@ pub fn decode_vote(bytes: Bytes) -> Result<Vote, Malformed> {
 /// The stored form of a log id on its own.
 pub fn encode_log_id(id: &LogId) -> Vec<u8> {
     let mut out = vec![FORMAT];
-    put_u64(&mut out, term_of(id));
-    put_u64(&mut out, id.index());
+    put_log_id(&mut out, id);
     out
 }
 
@@ -230,8 +229,8 @@ pub fn decode_payload(bytes: Bytes) -> Result<EntryPayload<Proposal, ReplicaId, 
 /// The stored form of the applied position with the membership in force there.
 pub fn encode_applied(applied: &Option<LogId>, membership: &Membership) -> Vec<u8> {
     let mut out = vec![FORMAT];
-    put_log_id(&mut out, applied);
-    put_log_id(&mut out, membership.log_id());
+    put_optional_log_id(&mut out, applied);
+    put_optional_log_id(&mut out, membership.log_id());
     put_membership(&mut out, membership.membership());
     out
 }
@@ -293,11 +292,15 @@ fn membership(from: &mut Decoder) -> Result<RaftMembership<ReplicaId, Home>, Mal
     RaftMembership::new(configs, homes).map_err(|_| Malformed { what: "membership" })
 }
 
-fn put_log_id(out: &mut Vec<u8>, id: &Option<LogId>) {
+fn put_log_id(out: &mut Vec<u8>, id: &LogId) {
+    put_u64(out, term_of(id));
+    put_u64(out, id.index());
+}
+
+fn put_optional_log_id(out: &mut Vec<u8>, id: &Option<LogId>) {
     put_bool(out, id.is_some());
     if let Some(id) = id {
-        put_u64(out, term_of(id));
-        put_u64(out, id.index());
+        put_log_id(out, id);
     }
 }
 

@@ -37,9 +37,11 @@ use crate::replication::{Answer, Consistency, Effective};
 const COMMANDS_MAX: usize = 16_384;
 /// Bytes of commands that may wait for their outcome.
 const COMMAND_BYTES_MAX: usize = 256 << 20;
-/// Commands and bytes of one log entry.
+/// Commands of one log entry, and what they may weigh: their bytes, and more for each that may touch many keys, so that
+/// few of those share an entry. One command may exceed it.
 const ENTRY_COMMANDS_MAX: usize = 2048;
-const ENTRY_BYTES_MAX: usize = 512 << 10;
+const ENTRY_WEIGHT_MAX: usize = 512 << 10;
+const MANY_KEYS_WEIGHT: usize = 64 << 10;
 /// Log entries in flight.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// After this, an entry without an outcome no longer holds its place.
@@ -50,6 +52,8 @@ const ROUND_PATIENCE: Duration = Duration::from_secs(1);
 /// A fresh leader's first moments, while its quorum has not answered yet.
 const NOT_YET_RETRIES: u32 = 100;
 const NOT_YET_WAIT: Duration = Duration::from_millis(5);
+/// Keys of one part of a digest's walk.
+const DIGEST_PART_KEYS: usize = 4096;
 /// Reads of more keys than this leave the async threads.
 const INLINE_KEYS_MAX: u64 = 64;
 
@@ -72,9 +76,10 @@ impl Place<'_> {
         let place = Place { bytes, waiting };
         match waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= COMMAND_BYTES_MAX {
             true => Ok(place),
-            false => {
-                Err(Error::Exhausted { what: "room for the partition's commands", limit: COMMAND_BYTES_MAX as u64 })
-            }
+            false => Err(Error::Exhausted {
+                what: "room for the partition's commands".into(),
+                limit: COMMAND_BYTES_MAX as u64,
+            }),
         }
     }
 }
@@ -87,6 +92,8 @@ impl Drop for Place<'_> {
 
 struct Pending {
     envelope: Vec<u8>,
+    /// What it counts in an entry: more than its bytes when it may touch many keys.
+    weight: usize,
     deadline: Instant,
     answer: oneshot::Sender<Result<Outcome, Error>>,
 }
@@ -123,12 +130,14 @@ impl LeaderReplica {
         let envelope =
             Envelope { at_ms: clock::wall_ms(), request, principal: "anonymous".into(), auth_revision: 0, command };
         let (answer, answered) = oneshot::channel();
+        let weight = weight(&envelope.command);
         let envelope = encode_envelope(&envelope);
         let _place = Place::take(&self.waiting_bytes, envelope.len())?;
-        let pending = Pending { envelope, deadline, answer };
-        self.commands
-            .try_send(pending)
-            .map_err(|_| Error::Exhausted { what: "the partition's command queue", limit: COMMANDS_MAX as u64 })?;
+        let pending = Pending { weight: weight + envelope.len(), envelope, deadline, answer };
+        self.commands.try_send(pending).map_err(|_| Error::Exhausted {
+            what: "the partition's command queue".into(),
+            limit: COMMANDS_MAX as u64,
+        })?;
         match clock::timeout_at(deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Error::Unknown { why: "the node is ending".into() }),
@@ -142,7 +151,7 @@ impl LeaderReplica {
             return self.read_key(&op, effective);
         }
         let scan = self.pin(effective)?;
-        let reply = scan.page(op).await?;
+        let reply = scan.page(op, usize::MAX).await?;
         Ok(Answer { reply, revision: scan.revision(), effective })
     }
 
@@ -154,7 +163,7 @@ impl LeaderReplica {
     /// One key as of now needs no snapshot: its row is one row.
     fn read_key(&self, op: &RangeOp, effective: Effective) -> Result<Answer, Error> {
         let view = self.raft.published().view();
-        let found = mvcc::range(self.raft.engine().as_ref(), view.store.number(), &view.head, op);
+        let found = mvcc::range(self.raft.engine().as_ref(), view.store.number(), &view.head, op, usize::MAX);
         let reply = found.map_err(|error| broken(&self.raft, &error))??;
         // The row may be newer than the view that was loaded before it.
         let newest = reply.pairs.first().map_or(view.head.revision, |pair| pair.mod_revision);
@@ -201,7 +210,7 @@ impl LeaderReplica {
         let (answer, answered) = oneshot::channel();
         self.reads
             .try_send(answer)
-            .map_err(|_| Error::Exhausted { what: "the partition's read queue", limit: READS_MAX as u64 })?;
+            .map_err(|_| Error::Exhausted { what: "the partition's read queue".into(), limit: READS_MAX as u64 })?;
         match clock::timeout_at(deadline, answered).await {
             Err(_) => Err(Error::DeadlinePassed),
             Ok(Err(_)) => Err(Error::Unavailable { why: "the node is ending".into() }),
@@ -237,11 +246,11 @@ impl Scan {
         self.head.revision
     }
 
-    /// Reads some keys of the pinned state; many at once leave the async threads.
-    pub async fn page(&self, op: RangeOp) -> Result<trefoil_store::command::RangeReply, Error> {
+    /// Reads some keys of the pinned state, up to about `bytes_max`; many at once leave the async threads.
+    pub async fn page(&self, op: RangeOp, bytes_max: usize) -> Result<trefoil_store::command::RangeReply, Error> {
         let (read, store, head) = (self.read.clone(), self.view.store.clone(), self.head);
         let few = op.limit.is_some_and(|limit| limit <= INLINE_KEYS_MAX) && !op.count && !op.count_only;
-        let find = move || mvcc::range(read.as_ref(), store.number(), &head, &op);
+        let find = move || mvcc::range(read.as_ref(), store.number(), &head, &op, bytes_max);
         let found = match few {
             true => find(),
             false => {
@@ -260,14 +269,23 @@ impl Scan {
         Ok(found.map_err(|error| broken(&self.raft, &error))??)
     }
 
-    /// Keys and content sum at `revision`.
-    pub async fn digest(&self, revision: Revision) -> Result<mvcc::Content, Error> {
-        let (read, store, head) = (self.read.clone(), self.view.store.clone(), self.head);
-        let sum = move || mvcc::content_sum_at(read.as_ref(), store.number(), &head, revision);
-        let found = trefoil_world::task::blocking(sum).await;
-        Ok(found
-            .map_err(|error| Error::Broken { why: error.to_string() })?
-            .map_err(|error| broken(&self.raft, &error))??)
+    /// Keys and content sum at `revision`. After each part of the walk it rests `rests` times as long as that took.
+    pub async fn digest(&self, revision: Revision, rests: u32) -> Result<mvcc::Content, Error> {
+        let (mut content, mut next) = (mvcc::Content::default(), Some(bytes::Bytes::new()));
+        while let Some(from) = next {
+            let began = clock::now();
+            let (read, store, head) = (self.read.clone(), self.view.store.clone(), self.head);
+            let sum =
+                move || mvcc::content_part_at(read.as_ref(), store.number(), &head, revision, &from, DIGEST_PART_KEYS);
+            let found = trefoil_world::task::blocking(sum).await;
+            let found = found.map_err(|error| Error::Broken { why: error.to_string() })?;
+            let (part, rest) = found.map_err(|error| broken(&self.raft, &error))??;
+            (content, next) = (content.and(part), rest);
+            if rests > 0 {
+                clock::sleep(began.elapsed() * rests).await;
+            }
+        }
+        Ok(content)
     }
 }
 
@@ -299,12 +317,30 @@ async fn run_proposer(raft: Arc<RaftReplica>, mut commands: mpsc::Receiver<Pendi
     while in_flight.next().await.is_some() {}
 }
 
+/// What a command counts in an entry beyond its bytes.
+fn weight(command: &Command) -> usize {
+    match command {
+        Command::Op(op) => op_weight(op),
+        Command::Compact(_) | Command::OpenSession | Command::CloseSession(_) => 0,
+    }
+}
+
+fn op_weight(op: &Op) -> usize {
+    match op {
+        Op::Put(_) => 0,
+        Op::Range(range) if range.range.end == RangeEnd::Single => 0,
+        Op::Delete(delete) if delete.range.end == RangeEnd::Single => 0,
+        Op::Range(_) | Op::Delete(_) => MANY_KEYS_WEIGHT,
+        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).map(op_weight).max().unwrap_or(0),
+    }
+}
+
 fn gather(first: Pending, commands: &mut mpsc::Receiver<Pending>) -> Vec<Pending> {
-    let mut bytes = first.envelope.len();
+    let mut weight = first.weight;
     let mut gathered = vec![first];
-    while gathered.len() < ENTRY_COMMANDS_MAX && bytes < ENTRY_BYTES_MAX {
+    while gathered.len() < ENTRY_COMMANDS_MAX && weight < ENTRY_WEIGHT_MAX {
         let Ok(next) = commands.try_recv() else { break };
-        bytes += next.envelope.len();
+        weight += next.weight;
         gathered.push(next);
     }
     gathered

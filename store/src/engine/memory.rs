@@ -128,6 +128,10 @@ impl Engine for MemoryEngine {
         self.sync_delay
     }
 
+    fn holds_back(&self) -> Result<bool, EngineError> {
+        Ok(false)
+    }
+
     fn check(&self) -> Result<(), EngineError> {
         Ok(())
     }

@@ -295,6 +295,15 @@ impl Engine for RocksEngine {
         None
     }
 
+    fn holds_back(&self) -> Result<bool, EngineError> {
+        for property in ["rocksdb.is-write-stopped", "rocksdb.actual-delayed-write-rate"] {
+            if self.db.property_int_value(property).map_err(error)?.unwrap_or(0) > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn check(&self) -> Result<(), EngineError> {
         match self.db.property_int_value("rocksdb.background-errors").map_err(error)? {
             Some(0) | None => Ok(()),

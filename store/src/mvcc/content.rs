@@ -1,8 +1,9 @@
 //! The content sum: one number for all that lives, to compare replicas by.
 //!
 //! The sum of [`pair_sum`] over all living keys, wrapping. [`super::Head`] carries the one of the newest revision, kept
-//! up to date change by change; [`content_sum_at`] recomputes it from the rows.
+//! up to date change by change; [`content_part_at`] recomputes it from the rows.
 
+use bytes::Bytes;
 use trefoil_causality::Revision;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -10,10 +11,7 @@ use super::Head;
 use super::range::{current_rows, living_at, version_of};
 use crate::command::{KeyRange, RangeEnd, Refusal};
 use crate::engine::{EngineError, Order, Read, Visit};
-use crate::key::{ChangeId, StoreNumber};
-
-/// How many keys are held in memory while summing in the past.
-const PAGE: usize = 1_000;
+use crate::key::StoreNumber;
 
 /// What lives at a revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +21,11 @@ pub struct Content {
 }
 
 impl Content {
+    /// What lives in this part and in that one.
+    pub fn and(self, other: Content) -> Content {
+        Content { keys: self.keys + other.keys, sum: self.sum.wrapping_add(other.sum) }
+    }
+
     fn add(&mut self, key: &[u8], row: &[u8]) {
         self.keys += 1;
         self.sum = self.sum.wrapping_add(pair_sum(key, row));
@@ -34,57 +37,61 @@ pub fn pair_sum(key: &[u8], row: &[u8]) -> u64 {
     xxh3_64_with_seed(row, xxh3_64(key))
 }
 
-/// Recomputes what lives at `revision`, by walking all of it.
-pub fn content_sum_at(
+/// Recomputes what lives at `revision`, part by part: the next `keys_max` keys from `from` on, and where to go on.
+pub fn content_part_at(
     read: &dyn Read,
     store: StoreNumber,
     head: &Head,
     revision: Revision,
-) -> Result<Result<Content, Refusal>, EngineError> {
+    from: &Bytes,
+    keys_max: usize,
+) -> Result<Result<(Content, Option<Bytes>), Refusal>, EngineError> {
+    let rest = KeyRange { key: from.clone(), end: RangeEnd::Last };
     match head.readable(Some(revision)) {
-        Ok(newest) if newest == head.revision => current_content(read, store).map(Ok),
-        Ok(past) => past_content(read, store, past).map(Ok),
+        Ok(newest) if newest == head.revision => current_part(read, store, &rest, keys_max).map(Ok),
+        Ok(past) => past_part(read, store, past, &rest, keys_max).map(Ok),
         Err(refusal) => Ok(Err(refusal)),
     }
 }
 
-fn current_content(read: &dyn Read, store: StoreNumber) -> Result<Content, EngineError> {
-    let mut content = Content::default();
-    let all = KeyRange { key: Default::default(), end: RangeEnd::Last };
-    current_rows(read, store, &all, Order::Ascending, |key, row| {
+fn current_part(
+    read: &dyn Read,
+    store: StoreNumber,
+    rest: &KeyRange,
+    keys_max: usize,
+) -> Result<(Content, Option<Bytes>), EngineError> {
+    let (mut content, mut next) = (Content::default(), None);
+    current_rows(read, store, rest, Order::Ascending, |key, row| {
+        if content.keys == keys_max as u64 {
+            next = Some(Bytes::copy_from_slice(key));
+            return Ok(Visit::Stop);
+        }
         content.add(key, row);
         Ok(Visit::Next)
     })?;
-    Ok(content)
+    Ok((content, next))
 }
 
 /// From the history alone, also for the newest revision.
-pub(super) fn past_content(read: &dyn Read, store: StoreNumber, revision: Revision) -> Result<Content, EngineError> {
-    let mut content = Content::default();
-    let mut rest = KeyRange { key: Default::default(), end: RangeEnd::Last };
-    loop {
-        let page = page(read, store, &rest, revision)?;
-        for (key, id) in &page {
-            content.add(key, &version_of(read, store, *id)?.encode());
-        }
-        match page.into_iter().nth(PAGE - 1) {
-            Some((last, _)) => rest.key = [&last[..], &[0]].concat().into(),
-            None => return Ok(content),
-        }
-    }
-}
-
-/// The first keys of `range` that live at `revision`, at most [`PAGE`].
-fn page(
+pub(super) fn past_part(
     read: &dyn Read,
     store: StoreNumber,
-    range: &KeyRange,
     revision: Revision,
-) -> Result<Vec<(Vec<u8>, ChangeId)>, EngineError> {
-    let mut page = Vec::new();
-    living_at(read, store, range, revision, Order::Ascending, &mut |key, id| {
-        page.push((key.to_vec(), id));
-        if page.len() < PAGE { Visit::Next } else { Visit::Stop }
+    rest: &KeyRange,
+    keys_max: usize,
+) -> Result<(Content, Option<Bytes>), EngineError> {
+    let (mut found, mut next) = (Vec::new(), None);
+    living_at(read, store, rest, revision, Order::Ascending, &mut |key, id| {
+        if found.len() == keys_max {
+            next = Some(Bytes::copy_from_slice(key));
+            return Visit::Stop;
+        }
+        found.push((key.to_vec(), id));
+        Visit::Next
     })?;
-    Ok(page)
+    let mut content = Content::default();
+    for (key, id) in found {
+        content.add(&key, &version_of(read, store, id)?.encode());
+    }
+    Ok((content, next))
 }

@@ -2,7 +2,7 @@
 //!
 //! A read of the newest revision walks the `current` rows and nothing else. A read in the past walks the `index` rows
 //! to find, for each key, its newest change at or below the revision, and then fetches the changes that are answered.
-//! Either way a limit ends the walk after one key more, unless the keys are to be counted.
+//! Either way a limit, in keys or in bytes, ends the walk after one key more, unless the keys are to be counted.
 
 use bytes::Bytes;
 use trefoil_causality::Revision;
@@ -14,15 +14,20 @@ use crate::engine::{EngineError, Family, Order, Read, Span, Visit, try_scan};
 use crate::key::{self, ChangeId, StoreNumber};
 use crate::record::{ChangeRecord, Version, index_alive};
 
-/// The keys `op` asks for, or why they cannot be read.
+/// What a pair costs beside key and value.
+const PAIR_BYTES: usize = 32;
+
+/// The keys `op` asks for, or why they cannot be read. Ends with `more` once the pairs have `bytes_max` bytes; the last
+/// one may exceed them.
 pub fn range(
     read: &dyn Read,
     store: StoreNumber,
     head: &Head,
     op: &RangeOp,
+    bytes_max: usize,
 ) -> Result<Result<RangeReply, Refusal>, EngineError> {
     match head.readable(op.revision) {
-        Ok(revision) => read_at(read, store, head, revision, op).map(Ok),
+        Ok(revision) => read_at(read, store, head, revision, op, bytes_max).map(Ok),
         Err(refusal) => Ok(Err(refusal)),
     }
 }
@@ -34,25 +39,49 @@ pub(super) fn read_at(
     head: &Head,
     revision: Revision,
     op: &RangeOp,
+    bytes_max: usize,
 ) -> Result<RangeReply, EngineError> {
-    let mut reply = if revision == head.revision {
-        read_current(read, store, op)?
+    if revision == head.revision {
+        read_current(read, store, op, bytes_max)
     } else {
-        read_history(read, store, revision, op)?
-    };
-    if op.keys_only {
-        reply.pairs.iter_mut().for_each(|pair| pair.value = Bytes::new());
+        read_history(read, store, revision, op, bytes_max)
     }
-    Ok(reply)
 }
 
-fn read_current(read: &dyn Read, store: StoreNumber, op: &RangeOp) -> Result<RangeReply, EngineError> {
-    let mut cut = Cut::new(op);
+/// Whether a reply ends with `more` because of its bytes, and not at the limit that was asked for.
+pub(super) fn cut_by_bytes(op: &RangeOp, reply: &RangeReply) -> bool {
+    reply.more && op.limit.is_none_or(|limit| (reply.pairs.len() as u64) < limit)
+}
+
+/// The pair of an answer, and what it costs.
+fn answered(op: &RangeOp, key: Bytes, mut version: Version) -> (Pair, usize) {
+    if op.keys_only {
+        version.value = Bytes::new();
+    }
+    let pair = version.into_pair(key);
+    let bytes = pair_bytes(&pair);
+    (pair, bytes)
+}
+
+/// What a pair of an answer costs.
+pub(super) fn pair_bytes(pair: &Pair) -> usize {
+    pair.key.len() + pair.value.len() + PAIR_BYTES
+}
+
+fn read_current(
+    read: &dyn Read,
+    store: StoreNumber,
+    op: &RangeOp,
+    bytes_max: usize,
+) -> Result<RangeReply, EngineError> {
+    let mut cut = Cut::new(op, bytes_max);
     let mut pairs = Vec::new();
     current_rows(read, store, &op.range, order(op), |key, row| {
         if cut.takes_next() {
             let version = Version::decode(Bytes::copy_from_slice(row))?;
-            pairs.push(version.into_pair(Bytes::copy_from_slice(key)));
+            let (pair, bytes) = answered(op, Bytes::copy_from_slice(key), version);
+            cut.spend(bytes);
+            pairs.push(pair);
         }
         Ok(cut.goes_on())
     })?;
@@ -64,18 +93,29 @@ fn read_history(
     store: StoreNumber,
     revision: Revision,
     op: &RangeOp,
+    bytes_max: usize,
 ) -> Result<RangeReply, EngineError> {
-    let mut cut = Cut::new(op);
+    let mut cut = Cut::new(op, bytes_max);
     let mut found = Vec::new();
     living_at(read, store, &op.range, revision, order(op), &mut |key, id| {
         if cut.takes_next() {
+            cut.spend(key.len() + PAIR_BYTES);
             found.push((Bytes::copy_from_slice(key), id));
         }
         cut.goes_on()
     })?;
-    let pairs = found.into_iter().map(|(key, id)| Ok(version_of(read, store, id)?.into_pair(key)));
-    let pairs = pairs.collect::<Result<Vec<Pair>, EngineError>>()?;
-    Ok(cut.reply(op, pairs))
+    let (mut pairs, mut spent, all) = (Vec::new(), 0, found.len());
+    for (key, id) in found {
+        if spent >= bytes_max {
+            break;
+        }
+        let (pair, bytes) = answered(op, key, version_of(read, store, id)?);
+        spent += bytes;
+        pairs.push(pair);
+    }
+    let cut_short = pairs.len() < all;
+    let reply = cut.reply(op, pairs);
+    Ok(RangeReply { more: reply.more || cut_short, ..reply })
 }
 
 fn order(op: &RangeOp) -> Order {
@@ -86,21 +126,30 @@ fn order(op: &RangeOp) -> Order {
 struct Cut {
     /// How many keys are answered.
     most: u64,
+    /// How many bytes they may still have; at 0 nothing more is answered.
+    bytes_left: usize,
     /// Whether the walk goes on to the end of the range.
     counting: bool,
     met: u64,
 }
 
 impl Cut {
-    fn new(op: &RangeOp) -> Cut {
+    fn new(op: &RangeOp, bytes_max: usize) -> Cut {
         let most = if op.count_only { 0 } else { op.limit.unwrap_or(u64::MAX) };
-        Cut { most, counting: op.count || op.count_only, met: 0 }
+        Cut { most, bytes_left: bytes_max, counting: op.count || op.count_only, met: 0 }
     }
 
     /// Meets the next key; whether it is part of the answer.
     fn takes_next(&mut self) -> bool {
+        if self.bytes_left == 0 {
+            self.most = self.most.min(self.met);
+        }
         self.met += 1;
         self.met <= self.most
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.bytes_left = self.bytes_left.saturating_sub(bytes);
     }
 
     fn goes_on(&self) -> Visit {

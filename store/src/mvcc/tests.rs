@@ -10,7 +10,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use trefoil_causality::Revision;
 
-use super::content::past_content;
+use super::content::past_part;
 use super::*;
 use crate::command::{
     Compare, DeleteOp, KeyRange, Op, Pair, PutOp, RangeEnd, RangeOp, RangeReply, Relation, Reply, Target, Txn,
@@ -55,11 +55,17 @@ impl Store {
     }
 
     fn range(&self, op: &RangeOp) -> Result<RangeReply, Refusal> {
-        range(&self.engine, STORE, &self.head, op).expect("memory does not fail")
+        range(&self.engine, STORE, &self.head, op, usize::MAX).expect("memory does not fail")
     }
 
     fn content(&self, revision: u64) -> Result<Content, Refusal> {
-        content_sum_at(&self.engine, STORE, &self.head, Revision(revision)).expect("memory does not fail")
+        let (mut content, mut next) = (Content::default(), Some(Bytes::new()));
+        while let Some(from) = next {
+            let part = content_part_at(&self.engine, STORE, &self.head, Revision(revision), &from, 2);
+            let (part, rest) = part.expect("memory does not fail")?;
+            (content, next) = (content.and(part), rest);
+        }
+        Ok(content)
     }
 
     fn scrub(&mut self, max_rows: usize) {
@@ -431,8 +437,9 @@ fn compare_newest(store: &Store, model: &Model) -> Result<(), TestCaseError> {
     let head = Content { keys: store.head.keys, sum: store.head.sum };
     prop_assert_eq!(store.head.revision.0, model.revision());
     prop_assert_eq!(store.content(model.revision()), Ok(head));
-    let past = past_content(&store.engine, STORE, store.head.revision).expect("memory does not fail");
-    prop_assert_eq!(past, head, "the history and the current rows differ");
+    let all = KeyRange { key: Bytes::new(), end: RangeEnd::Last };
+    let past = past_part(&store.engine, STORE, store.head.revision, &all, usize::MAX).expect("memory does not fail");
+    prop_assert_eq!(past, (head, None), "the history and the current rows differ");
     Ok(())
 }
 
@@ -576,4 +583,79 @@ fn a_tombstone_at_the_floor_stays_until_the_floor_passes() {
         let revisions: Vec<u64> = store.history().0.iter().map(|(id, ..)| id.revision.0).collect();
         assert_eq!(revisions, left, "floor {floor}");
     }
+}
+
+fn put_of(key: String, bytes: usize) -> Op {
+    Op::Put(PutOp { key: key.into(), value: Some(vec![7; bytes].into()), lease: Some(0), previous: false })
+}
+
+fn txn_of(success: Vec<Op>) -> Op {
+    Op::Txn(Txn { compares: Vec::new(), success, failure: Vec::new() })
+}
+
+fn everything() -> KeyRange {
+    KeyRange { key: Bytes::from_static(&[0]), end: RangeEnd::Last }
+}
+
+#[test]
+fn one_command_deletes_a_bounded_number_of_keys() {
+    let mut store = Store::new();
+    let keys = DELETED_KEYS_MAX + 1;
+    for first in (0..keys).step_by(1000) {
+        let puts = (first..keys.min(first + 1000)).map(|number| put_of(format!("{number:08}"), 1)).collect();
+        assert!(store.run(&txn_of(puts)).is_ok());
+    }
+    let before = store.head;
+    let delete = Op::Delete(DeleteOp { range: everything(), previous: false });
+    let refused = Err(Refusal::TooManyKeys { limit: DELETED_KEYS_MAX });
+    assert_eq!(store.run(&delete), refused);
+    assert_eq!(store.run(&txn_of(vec![put_of("new".into(), 1), delete.clone()])), refused);
+    assert_eq!(store.head, before, "a refused delete leaves everything as it was");
+    let one = Op::Delete(DeleteOp { range: KeyRange::single("00000000"), previous: false });
+    assert_eq!(store.run(&one), Ok(Reply::Delete { deleted: 1, previous: Vec::new() }));
+    assert_eq!(store.run(&delete), Ok(Reply::Delete { deleted: DELETED_KEYS_MAX, previous: Vec::new() }));
+}
+
+#[test]
+fn one_command_answers_with_a_bounded_number_of_bytes() {
+    let mut store = Store::new();
+    let (value, fitting) = (1 << 20, ANSWER_BYTES_MAX >> 20);
+    for number in 0..fitting {
+        assert!(store.run(&put_of(format!("{number:02}"), value)).is_ok());
+    }
+    let read = Op::Range(RangeOp::all(everything()));
+    let deleted = Op::Delete(DeleteOp { range: everything(), previous: true });
+    assert!(store.run(&txn_of(vec![read.clone()])).is_ok());
+    assert!(store.run(&put_of("more".into(), value)).is_ok());
+    let before = store.head;
+    let refused = Err(Refusal::AnswerTooLarge { limit: ANSWER_BYTES_MAX as u64 });
+    for too_much in [read, deleted] {
+        assert_eq!(store.run(&txn_of(vec![put_of("new".into(), 1), too_much])), refused);
+        assert_eq!(store.head, before, "a refused answer leaves everything as it was");
+    }
+    let delete = Op::Delete(DeleteOp { range: everything(), previous: false });
+    assert!(store.run(&delete).is_ok());
+}
+
+#[test]
+fn a_page_ends_with_its_bytes() {
+    let mut store = Store::new();
+    for number in 0..10 {
+        assert!(store.run(&put_of(format!("k{number}"), 100)).is_ok());
+    }
+    let now = store.head.revision;
+    assert!(store.run(&put_of("z".into(), 1)).is_ok());
+    for revision in [None, Some(now)] {
+        for (bytes_max, keys) in [(0, 0), (1, 1), (134, 1), (135, 2), (10_000, 10)] {
+            let range = KeyRange { key: "k".into(), end: RangeEnd::Before("l".into()) };
+            let op = RangeOp { revision, count: true, ..RangeOp::all(range) };
+            let page = range_of(&store, &op, bytes_max);
+            assert_eq!((page.pairs.len(), page.more, page.count), (keys, keys < 10, Some(10)), "{bytes_max} bytes");
+        }
+    }
+}
+
+fn range_of(store: &Store, op: &RangeOp, bytes_max: usize) -> RangeReply {
+    let found = range(&store.engine, STORE, &store.head, op, bytes_max).expect("memory does not fail");
+    found.expect("a readable revision")
 }

@@ -11,6 +11,10 @@
 //! turn: etcd's checks let one kind of transaction through that deletes such a key first, and then etcd cannot go on.
 //! Here that is [`Refusal::KeyNotFound`] like any other.
 //!
+//! What one command may delete and answer is bounded ([`DELETED_KEYS_MAX`], [`ANSWER_BYTES_MAX`]), the same on every
+//! replica. A command that could exceed a bound runs on an overlay of its own, so that a refusal on the way leaves
+//! nothing behind either.
+//!
 //! Left out: what needs no state ([`super::check`]), and leases: none exist yet, so each one named is not found.
 
 use std::collections::BTreeSet;
@@ -22,12 +26,19 @@ use trefoil_causality::Revision;
 use super::Head;
 use super::content::pair_sum;
 use super::cover::Cover;
-use super::range::{current_rows, read_at};
-use crate::command::{Compare, DeleteOp, KeyRange, Op, Pair, PutOp, RangeOp, Refusal, Relation, Reply, Target, Txn};
+use super::range::{current_rows, cut_by_bytes, pair_bytes, read_at};
+use crate::command::{
+    Compare, DeleteOp, KeyRange, Op, Pair, PutOp, RangeEnd, RangeOp, Refusal, Relation, Reply, Target, Txn,
+};
 use crate::engine::{EngineError, Family, Order, Read, Visit};
 use crate::key::{self, ChangeId, StoreNumber};
 use crate::overlay::Overlay;
 use crate::record::{ChangeRecord, Version, index_value};
+
+/// Keys one command may delete.
+pub const DELETED_KEYS_MAX: u64 = 100_000;
+/// Bytes of keys and values one command may answer with; the last pair may exceed them.
+pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// Carries out `op`, or says why nothing of it was.
 pub fn execute(
@@ -40,8 +51,38 @@ pub fn execute(
     if let Some(refusal) = refusal(&*view, store, head, &step)? {
         return Ok(Err(refusal));
     }
-    let mut run = Run { view, store, own_revision: head.revision.next(), head, changes: 0 };
-    run.step(&step).map(Ok)
+    let done = match step.may_exceed() {
+        false => Run::new(view, store, head).step(&step),
+        true => attempt(view, store, head, &step),
+    };
+    match done {
+        Ok(reply) => Ok(Ok(reply)),
+        Err(Halt::Refused(refusal)) => Ok(Err(refusal)),
+        Err(Halt::Failed(error)) => Err(error),
+    }
+}
+
+/// Runs `step` so that nothing of it is left when it halts.
+fn attempt(view: &mut Overlay<'_>, store: StoreNumber, head: &mut Head, step: &Step<'_>) -> Result<Reply, Halt> {
+    let mut attempted = *head;
+    let mut own = Overlay::new(&*view);
+    let reply = Run::new(&mut own, store, &mut attempted).step(step)?;
+    let writes = own.into_writes();
+    view.absorb(writes);
+    *head = attempted;
+    Ok(reply)
+}
+
+/// Why a run ends early.
+enum Halt {
+    Refused(Refusal),
+    Failed(EngineError),
+}
+
+impl<E: Into<EngineError>> From<E> for Halt {
+    fn from(error: E) -> Halt {
+        Halt::Failed(error.into())
+    }
 }
 
 /// An operation whose branches are chosen.
@@ -64,6 +105,16 @@ impl<'o> Step<'o> {
         match self {
             Step::Single(single) => out.push(*single),
             Step::Txn { succeeded: _, steps } => steps.iter().for_each(|step| step.flatten(out)),
+        }
+    }
+
+    /// Whether it can exceed what one command may delete or answer.
+    fn may_exceed(&self) -> bool {
+        match self {
+            Step::Single(Single::Range(_)) => true,
+            Step::Single(Single::Put(put)) => put.previous,
+            Step::Single(Single::Delete(delete)) => delete.previous || delete.range.end != RangeEnd::Single,
+            Step::Txn { succeeded: _, steps } => steps.iter().any(Step::may_exceed),
         }
     }
 }
@@ -204,6 +255,10 @@ struct Run<'v, 'b> {
     own_revision: Revision,
     /// How many changes were made.
     changes: u32,
+    /// Keys that may still be deleted.
+    deletes_left: u64,
+    /// Bytes that may still be answered.
+    bytes_left: usize,
 }
 
 /// A key that is about to be removed.
@@ -213,8 +268,14 @@ struct Doomed {
     pair: Option<Pair>,
 }
 
-impl Run<'_, '_> {
-    fn step(&mut self, step: &Step<'_>) -> Result<Reply, EngineError> {
+impl<'v, 'b> Run<'v, 'b> {
+    fn new(view: &'v mut Overlay<'b>, store: StoreNumber, head: &'v mut Head) -> Run<'v, 'b> {
+        let own_revision = head.revision.next();
+        let (deletes_left, bytes_left) = (DELETED_KEYS_MAX, ANSWER_BYTES_MAX);
+        Run { view, store, head, own_revision, changes: 0, deletes_left, bytes_left }
+    }
+
+    fn step(&mut self, step: &Step<'_>) -> Result<Reply, Halt> {
         match step {
             Step::Single(Single::Range(op)) => self.range(op),
             Step::Single(Single::Put(op)) => self.put(op),
@@ -226,12 +287,26 @@ impl Run<'_, '_> {
         }
     }
 
-    fn range(&self, op: &RangeOp) -> Result<Reply, EngineError> {
+    fn range(&mut self, op: &RangeOp) -> Result<Reply, Halt> {
         let revision = op.revision.unwrap_or(self.head.revision);
-        read_at(&*self.view, self.store, self.head, revision, op).map(Reply::Range)
+        let reply = read_at(&*self.view, self.store, self.head, revision, op, self.bytes_left)?;
+        if cut_by_bytes(op, &reply) {
+            return Err(too_large());
+        }
+        reply.pairs.iter().try_for_each(|pair| self.answer(pair))?;
+        Ok(Reply::Range(reply))
     }
 
-    fn put(&mut self, op: &PutOp) -> Result<Reply, EngineError> {
+    /// Counts a pair that is answered.
+    fn answer(&mut self, pair: &Pair) -> Result<(), Halt> {
+        if self.bytes_left == 0 {
+            return Err(too_large());
+        }
+        self.bytes_left = self.bytes_left.saturating_sub(pair_bytes(pair));
+        Ok(())
+    }
+
+    fn put(&mut self, op: &PutOp) -> Result<Reply, Halt> {
         let old_row = current(&*self.view, self.store, &op.key)?;
         if let Some(row) = &old_row {
             self.subtract(pair_sum(&op.key, row));
@@ -244,10 +319,11 @@ impl Run<'_, '_> {
         self.view.put(Family::Current, key::current(self.store, &op.key), row);
         self.record(id, &op.key, put_record(op.key.clone(), new));
         let previous = old.filter(|_| op.previous).map(|old| old.into_pair(op.key.clone()));
+        previous.iter().try_for_each(|pair| self.answer(pair))?;
         Ok(Reply::Put { previous })
     }
 
-    fn delete(&mut self, op: &DeleteOp) -> Result<Reply, EngineError> {
+    fn delete(&mut self, op: &DeleteOp) -> Result<Reply, Halt> {
         let doomed = self.doomed(op)?;
         let deleted = doomed.len() as u64;
         let mut previous = Vec::new();
@@ -261,19 +337,33 @@ impl Run<'_, '_> {
         Ok(Reply::Delete { deleted, previous })
     }
 
-    fn doomed(&self, op: &DeleteOp) -> Result<Vec<Doomed>, EngineError> {
-        let mut doomed = Vec::new();
+    fn doomed(&mut self, op: &DeleteOp) -> Result<Vec<Doomed>, Halt> {
+        let (mut doomed, mut left, mut bytes_left) = (Vec::new(), self.deletes_left, self.bytes_left);
+        let mut refusal = None;
         current_rows(&*self.view, self.store, &op.range, Order::Ascending, |key, row| {
+            let Some(still_left) = left.checked_sub(1) else {
+                refusal = Some(Refusal::TooManyKeys { limit: DELETED_KEYS_MAX });
+                return Ok(Visit::Stop);
+            };
+            left = still_left;
             let sum = pair_sum(key, row);
             let key = Bytes::copy_from_slice(key);
             let pair = match op.previous {
                 true => Some(Version::decode(Bytes::copy_from_slice(row))?.into_pair(key.clone())),
                 false => None,
             };
+            if let Some(pair) = &pair {
+                if bytes_left == 0 {
+                    refusal = Some(Refusal::AnswerTooLarge { limit: ANSWER_BYTES_MAX as u64 });
+                    return Ok(Visit::Stop);
+                }
+                bytes_left = bytes_left.saturating_sub(pair_bytes(pair));
+            }
             doomed.push(Doomed { key, sum, pair });
             Ok(Visit::Next)
         })?;
-        Ok(doomed)
+        (self.deletes_left, self.bytes_left) = (left, bytes_left);
+        refusal.map_or(Ok(doomed), |refusal| Err(Halt::Refused(refusal)))
     }
 
     /// The first change of a run makes its revision.
@@ -300,6 +390,10 @@ impl Run<'_, '_> {
         self.head.keys -= 1;
         self.head.sum = self.head.sum.wrapping_sub(sum);
     }
+}
+
+fn too_large() -> Halt {
+    Halt::Refused(Refusal::AnswerTooLarge { limit: ANSWER_BYTES_MAX as u64 })
 }
 
 /// What a put makes of `old`.

@@ -1,0 +1,505 @@
+//! What a node does as a member of a cluster: its steward.
+//!
+//! Joining gives the services a router and links to the other nodes. Then the replicas of before are started, and
+//! rounds of duties follow until the node stops: publish the map when `_meta` has changed, found `_meta`'s content,
+//! register own addresses, create the replicas the map asks for and have them made live, trim and sweep, watch the
+//! disk, compare replicas, and become ready. A round never waits for `_meta`: what is to be changed there is worked out
+//! again each round and tried beside it, one change at a time.
+//!
+//! A node that a peer has proof against (its directory is not the newest of its name) stops its replicas and stays out.
+//!
+//! Invariants:
+//!
+//! * A replica whose row is `live` but of which there is no record here is never started.
+//! * A replica's record is durable before the replica starts.
+//! * Every change of `_meta` is a compare-and-set, so that one whose outcome is unknown may be tried again.
+//! * A replica that has stopped, or a failed engine, ends the node.
+//!
+//! Left out: becoming a member (`forming.rs`), and stopping the replicas, which is the node's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tracing::{Instrument, error, info, warn};
+use trefoil_causality::{ReplicaId, Revision};
+use trefoil_placement::{KeyspaceId, Mode, PartitionId, PlacementRow, Stage};
+use trefoil_store::command::{Command, Op, Outcome, Txn};
+use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Order, Visit};
+use trefoil_store::key;
+use trefoil_world::{clock, task};
+
+use crate::api::Serving;
+use crate::api::peer::{Member, RaftReplicas};
+use crate::cluster::founding::{Founder, FoundingRecord};
+use crate::cluster::identity::{Acquaintances, Identity};
+use crate::cluster::map::{self, ClusterMap, NodeRecord};
+use crate::config::Config;
+use crate::disk;
+use crate::health::{Health, WaitingLine};
+use crate::node::Shared;
+use crate::peer::{AddressBook, Peers};
+use crate::raft::group::{Parts, RaftReplica};
+use crate::replica_record::ReplicaRecord;
+use crate::replication::{Consistency, Replica};
+use crate::router::{LocalReplicas, Router, WALKS_MAX};
+use crate::verify::{self, Comparison, Difference};
+
+const STEWARD_PAUSE: Duration = Duration::from_millis(200);
+const META_PATIENCE: Duration = Duration::from_secs(3);
+/// How soon after a start the replicas are compared, at the latest.
+const FIRST_COMPARISON: Duration = Duration::from_secs(600);
+/// How often the positions of peers are kept.
+const POSITIONS_EVERY: Duration = Duration::from_secs(1);
+/// How long after its last question a stranger is named in the alarms.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
+/// A leader silent for this long is none for clients.
+const LEADER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// A node as a member: its replicas, the map, and the duties that follow from them.
+pub(crate) struct Membership {
+    shared: Arc<Shared>,
+    member: Arc<Member>,
+    record: Arc<FoundingRecord>,
+    identity: Identity,
+    router: Arc<Router>,
+    rafts: Arc<ArcSwap<RaftReplicas>>,
+    line: WaitingLine,
+    /// Committed position to reach before being ready, per replica, noted when its leader was first heard.
+    goals: BTreeMap<ReplicaId, u64>,
+    /// The change of `_meta` under way.
+    changing: Option<JoinHandle<()>>,
+    next_comparison: clock::Instant,
+    /// The comparison under way: one at a time.
+    comparing: Option<JoinHandle<()>>,
+    next_keeping: clock::Instant,
+}
+
+impl Membership {
+    /// Makes router and links, and fills in what both ports were waiting for: from here on this node is a member.
+    pub(crate) fn join(
+        shared: Arc<Shared>,
+        record: Arc<FoundingRecord>,
+        identity: Identity,
+        runs: Vec<u64>,
+    ) -> anyhow::Result<Membership> {
+        let founders = record.founders.iter().filter(|founder| founder.node != identity.node);
+        let acquaintances = Acquaintances::open(
+            identity,
+            runs,
+            shared.engine.as_ref(),
+            shared.writer.clone(),
+            founders.clone().map(|founder| (founder.node, founder.storage)),
+        )?;
+        let map = Arc::new(ArcSwap::from_pointee(ClusterMap::unknown(identity.cluster)));
+        let hints = founders.map(|founder| (founder.node, hint(&shared.config, founder))).collect();
+        let addresses = Arc::new(AddressBook { map: map.clone(), hints });
+        let acquaintances = Arc::new(acquaintances);
+        let peers = Arc::new(Peers::new(acquaintances.clone(), addresses));
+        let router = Arc::new(Router {
+            me: identity.node,
+            map,
+            replicas: Arc::new(ArcSwap::from_pointee(LocalReplicas::new())),
+            peers,
+            forwards: Default::default(),
+            walks: Semaphore::new(WALKS_MAX),
+        });
+        let rafts = Arc::new(ArcSwap::from_pointee(RaftReplicas::new()));
+        let health = shared.health.clone();
+        let member = Member {
+            strangers: Default::default(),
+            acquaintances,
+            rafts: rafts.clone(),
+            router: router.clone(),
+            health,
+            limits: shared.config.limits,
+            message_bytes_max: shared.config.message_bytes_max,
+        };
+        let member = Arc::new(member);
+        shared.peer_service.member.store(Some(member.clone()));
+        shared.serving.store(Some(Arc::new(Serving {
+            identity,
+            name: shared.config.name.clone(),
+            router: router.clone(),
+            limits: shared.config.limits,
+            message_bytes_max: shared.config.message_bytes_max,
+            request_timeout: shared.config.request_timeout,
+            health: shared.health.clone(),
+        })));
+        let line = WaitingLine::new(shared.health.clone());
+        let next_comparison = clock::now() + shared.config.verify_interval.min(FIRST_COMPARISON);
+        Ok(Membership {
+            shared,
+            member,
+            record,
+            identity,
+            router,
+            rafts,
+            line,
+            goals: BTreeMap::new(),
+            changing: None,
+            next_comparison,
+            comparing: None,
+            next_keeping: clock::now(),
+        })
+    }
+
+    /// Starts the replicas of before, then tends to its duties until the node stops.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        for (replica, record) in replica_records(self.shared.engine.as_ref())? {
+            self.start(replica, record).await?;
+        }
+        let mut stopping = self.shared.stopping.clone();
+        loop {
+            match self.member.acquaintances.disowned() {
+                None => self.tend().await?,
+                Some(why) => self.stay_out(&why).await?,
+            }
+            tokio::select! {
+                () = clock::sleep(STEWARD_PAUSE) => {}
+                _ = stopping.wait_for(|stop| *stop) => return Ok(()),
+            }
+        }
+    }
+
+    /// Serves nothing, takes part in nothing, and says so.
+    async fn stay_out(&mut self, why: &str) -> anyhow::Result<()> {
+        let name = &self.shared.config.name;
+        let line = format!(
+            "this directory is not the newest of {name}, so it stays out; put the newest back, or run: \
+             kvctl node replace {name} ({why})"
+        );
+        self.shared.health.stay_out(line.clone());
+        self.router.replicas.store(Arc::default());
+        for raft in self.rafts.swap(Arc::default()).values() {
+            raft.stop().await?;
+        }
+        self.line.say(line);
+        Ok(())
+    }
+
+    async fn start(&mut self, replica: ReplicaId, record: ReplicaRecord) -> anyhow::Result<()> {
+        let parts = Parts {
+            replica,
+            record,
+            engine: self.shared.engine.clone(),
+            writer: self.shared.writer.clone(),
+            stores: self.shared.stores.clone(),
+            bulk: self.shared.bulk.clone(),
+            peers: self.router.peers.clone(),
+        };
+        let raft = Arc::new(RaftReplica::start(parts).await.with_context(|| format!("replica {replica}"))?);
+        if record.partition == PartitionId::META {
+            let voters = self.record.meta_voters();
+            if voters.iter().any(|voter| voter.node == self.identity.node) {
+                raft.initialize(voters.iter().map(|voter| (voter.meta_replica(), voter.node)).collect()).await?;
+            }
+        }
+        let started = Replica::start(self.mode_of(record.partition), raft.clone())?;
+        insert(&self.rafts, replica, raft);
+        insert(&self.router.replicas, record.partition, Arc::new(started));
+        Ok(())
+    }
+
+    fn mode_of(&self, partition: PartitionId) -> Mode {
+        let map = self.router.map.load();
+        map.keyspaces.get(&partition.keyspace).map_or(Mode::Leader, |keyspace| keyspace.mode)
+    }
+
+    /// One round of a member's duties.
+    async fn tend(&mut self) -> anyhow::Result<()> {
+        self.publish_map().await?;
+        self.found_meta();
+        self.register();
+        self.keep_positions().await?;
+        let rows: Vec<PlacementRow> = self.router.map.load().rows.values().cloned().collect();
+        for row in &rows {
+            self.tend_row(row).await?;
+        }
+        for raft in self.rafts.load().values() {
+            raft.trim_log(self.shared.config.log_keep).await?;
+            raft.scrub().await?;
+            if let Some(why) = raft.state().stopped {
+                return Err(anyhow!("{} of partition {} stopped: {why}", raft.replica, raft.partition));
+            }
+        }
+        self.shared.stores.sweep()?;
+        self.shared.engine.check()?;
+        self.check_disk();
+        self.compare_replicas();
+        self.report_strangers();
+        self.check_ready(&rows);
+        self.shared.health.note_serves(self.serves());
+        Ok(())
+    }
+
+    /// Keeps what peers have said of their writers' positions, now and then.
+    async fn keep_positions(&mut self) -> anyhow::Result<()> {
+        if clock::now() >= self.next_keeping {
+            self.next_keeping = clock::now() + POSITIONS_EVERY;
+            self.member.acquaintances.keep_positions().await?;
+        }
+        Ok(())
+    }
+
+    /// Names in the alarms those nodes that came back with another directory, while they ask.
+    fn report_strangers(&self) {
+        for (name, storage) in self.member.strangers(STRANGER_PATIENCE) {
+            let line = storage.map(|storage| {
+                format!("{name} came back with another directory, storage id {storage}; run: kvctl node replace {name}")
+            });
+            self.shared.health.alarm(format!("stranger {name}"), line);
+        }
+    }
+
+    /// Whether clients should come here now: ready, and every partition's leader was heard lately.
+    fn serves(&self) -> bool {
+        let heard = |raft: &Arc<RaftReplica>| raft.leader_silent().is_some_and(|silent| silent < LEADER_PATIENCE);
+        self.shared.health.ready() && self.rafts.load().values().all(heard)
+    }
+
+    async fn publish_map(&mut self) -> anyhow::Result<()> {
+        let Some(meta) = self.router.local(PartitionId::META) else { return Ok(()) };
+        if meta.raft().published().view().head.revision <= self.router.map.load().version.max(Revision::EMPTY) {
+            return Ok(());
+        }
+        Ok(self.router.refresh_map(Consistency::Stale { context: None }, clock::now() + META_PATIENCE).await?)
+    }
+
+    /// The leader of `_meta` writes its first content, and adds the founders that are no voters.
+    fn found_meta(&mut self) {
+        let Some(meta) = self.router.local(PartitionId::META) else { return };
+        let meta = meta.raft().clone();
+        let state = meta.state();
+        let missing: Vec<Founder> = self
+            .record
+            .founders
+            .iter()
+            .filter(|founder| !state.members.contains_key(&founder.meta_replica()))
+            .cloned()
+            .collect();
+        let founded = !self.router.map.load().nodes.is_empty();
+        if !state.leads || founded && missing.is_empty() {
+            return;
+        }
+        let (router, record) = (self.router.clone(), self.record.clone());
+        self.change_meta(async move {
+            for founder in missing {
+                let added = meta.add_learner(founder.meta_replica(), founder.node);
+                if !matches!(clock::timeout(META_PATIENCE, added).await, Ok(Ok(()))) {
+                    warn!("{} is not a learner of _meta yet", founder.name);
+                    return;
+                }
+            }
+            write_meta(&router, map::found(&record)).await;
+        });
+    }
+
+    /// Puts this node's addresses, zone and weight into the map when they have changed.
+    fn register(&mut self) {
+        let config = &self.shared.config;
+        let record = NodeRecord {
+            name: config.name.clone(),
+            client_address: config.advertise_client.clone(),
+            peer_address: config.advertise_peer.clone(),
+            zone: config.zone.clone(),
+            weight: config.weight,
+        };
+        let known = self.router.map.load().nodes.get(&self.identity.node).is_none_or(|known| *known == record);
+        if !known {
+            let (router, node) = (self.router.clone(), self.identity.node);
+            self.change_meta(async move { write_meta(&router, map::register(node, &record)).await });
+        }
+    }
+
+    /// Runs a change of `_meta` beside the duties, unless there is one under way.
+    fn change_meta(&mut self, change: impl Future<Output = ()> + Send + 'static) {
+        if self.changing.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.changing = Some(task::spawn(change.in_current_span()));
+        }
+    }
+
+    async fn tend_row(&mut self, row: &PlacementRow) -> anyhow::Result<()> {
+        let Some(mine) = row.on(self.identity.node) else { return Ok(()) };
+        let started = self.rafts.load().get(&mine.replica).cloned();
+        match (mine.stage, started) {
+            (Stage::New, None) => self.create(row, mine.replica).await,
+            (Stage::New, Some(raft)) => self.bring_up(row, &raft).await,
+            (Stage::Live, Some(_)) => Ok(()),
+            (Stage::Live, None) => {
+                self.line.say(format!(
+                    "replica {} of partition {} is live in the map, but its data is not here; run: kvctl node replace {}",
+                    mine.replica, row.partition, self.shared.config.name
+                ));
+                Ok(())
+            }
+        }
+    }
+
+    async fn create(&mut self, row: &PlacementRow, replica: ReplicaId) -> anyhow::Result<()> {
+        let record = ReplicaRecord { partition: row.partition, store: self.shared.stores.allocate().await? };
+        let mut batch = Batch::new();
+        batch.put(Family::Node, &key::node::replica(replica), &record.encode());
+        self.shared.writer.write(batch, Durability::Sync).await?;
+        self.start(replica, record).await
+    }
+
+    /// A new partition's first replica names its voters; each replica becomes live once it has applied something.
+    async fn bring_up(&mut self, row: &PlacementRow, raft: &RaftReplica) -> anyhow::Result<()> {
+        let first = row.replicas.iter().map(|placed| placed.replica).min();
+        let all_new = row.replicas.iter().all(|placed| placed.stage == Stage::New);
+        let applied = raft.state().applied;
+        if applied.is_none() && all_new && first == Some(raft.replica) && row.partition.keyspace != KeyspaceId::META {
+            raft.initialize(row.replicas.iter().map(|placed| (placed.replica, placed.node)).collect()).await?;
+        }
+        if applied.is_some() {
+            let (router, change) = (self.router.clone(), map::make_live(row, raft.replica));
+            self.change_meta(async move { write_meta(&router, change).await });
+        }
+        Ok(())
+    }
+
+    /// Compares the replicas of the partitions this node leads, when it is time.
+    fn compare_replicas(&mut self) {
+        let busy = self.comparing.as_ref().is_some_and(|task| !task.is_finished());
+        if busy || clock::now() < self.next_comparison {
+            return;
+        }
+        self.next_comparison = clock::now() + self.shared.config.verify_interval;
+        let (router, health) = (self.router.clone(), self.shared.health.clone());
+        let compare = async move {
+            for replica in router.replicas.load_full().values().filter(|replica| replica.raft().state().leads) {
+                let partition = replica.raft().partition;
+                match verify::compare(&router, replica).await {
+                    Ok(found) => note_comparison(&health, partition, &found),
+                    Err(error) => warn!(%partition, "replicas not compared: {error}"),
+                }
+            }
+        };
+        self.comparing = Some(task::spawn(compare.in_current_span()));
+    }
+
+    fn check_disk(&self) {
+        let Ok(free) = disk::free_bytes(&self.shared.config.data_dir) else { return };
+        self.shared.health.note_free_space(free);
+    }
+
+    fn check_ready(&mut self, rows: &[PlacementRow]) {
+        if self.shared.health.ready() {
+            return;
+        }
+        match self.unready(rows) {
+            Some(why) => self.line.say(why),
+            None => {
+                self.shared.health.become_ready();
+                info!(
+                    node = %self.identity.node,
+                    cluster = %self.identity.cluster,
+                    "ready to serve client requests at {}",
+                    self.shared.config.listen_client
+                );
+                eprintln!("{}: ready to serve client requests", self.shared.config.name);
+            }
+        }
+    }
+
+    /// What this node still waits for.
+    fn unready(&mut self, rows: &[PlacementRow]) -> Option<String> {
+        if rows.is_empty() || !self.router.map.load().nodes.contains_key(&self.identity.node) {
+            let connected = self.connected_text();
+            return Some(format!("the map is not known yet{connected}"));
+        }
+        for row in rows {
+            let Some(mine) = row.on(self.identity.node) else { continue };
+            let Some(raft) = self.rafts.load().get(&mine.replica).cloned() else {
+                return Some(format!("replica {} of partition {} is not started", mine.replica, row.partition));
+            };
+            if mine.stage == Stage::New {
+                return Some(format!("replica {} of partition {} is not live yet", mine.replica, row.partition));
+            }
+            let state = raft.state();
+            // The stored vote names a leader of before; only one that was heard since the start counts.
+            if raft.leader_silent().is_none() {
+                return Some(format!("partition {} has no leader{}", row.partition, self.connected_text()));
+            }
+            let committed = if state.leads { state.last_log } else { state.committed };
+            let goal = *self.goals.entry(raft.replica).or_insert(committed.unwrap_or(0));
+            if state.applied.unwrap_or(0) < goal {
+                let applied = state.applied.unwrap_or(0);
+                return Some(format!("partition {} has applied {applied} of {goal}", row.partition));
+            }
+        }
+        None
+    }
+
+    fn connected_text(&self) -> String {
+        let peers = &self.router.peers;
+        let others = self.record.founders.iter().filter(|founder| founder.node != self.identity.node);
+        let away = others.filter(|founder| !peers.connected(founder.node));
+        away.map(|founder| match peers.disconnected_because(founder.node).as_str() {
+            "" => format!("; not connected to {}", founder.name),
+            why => format!("; not connected to {} ({why})", founder.name),
+        })
+        .collect()
+    }
+}
+
+/// The records of the replicas of this node.
+pub(crate) fn replica_records(engine: &dyn Engine) -> Result<BTreeMap<ReplicaId, ReplicaRecord>, EngineError> {
+    let mut rows = Vec::new();
+    engine.scan(Family::Node, &key::node::replicas(), Order::Ascending, &mut |key, value| {
+        rows.push((key::node::decode_replica(key), Bytes::copy_from_slice(value)));
+        Visit::Next
+    })?;
+    let malformed = || EngineError::Corrupt("malformed replica key".into());
+    rows.into_iter().map(|(replica, row)| Ok((replica.ok_or_else(malformed)?, ReplicaRecord::decode(row)?))).collect()
+}
+
+/// A change whose outcome is not known is tried again: every one is a compare-and-set.
+async fn write_meta(router: &Router, txn: Txn) {
+    let written = router.write_meta(Command::Op(Op::Txn(txn)), clock::now() + META_PATIENCE).await;
+    if let Ok(Outcome { result: Err(refusal), .. }) = written {
+        error!("_meta refused a change: {refusal}");
+    }
+}
+
+/// A replica that could not be asked leaves an alarm about the others as it is found, and one of before standing.
+fn note_comparison(health: &Health, partition: PartitionId, found: &Comparison) {
+    for (node, why) in &found.not_compared {
+        warn!(%partition, "the replica on {node} was not compared: {why}");
+    }
+    if found.not_compared.is_empty() || !found.differences.is_empty() {
+        health.alarm(format!("content of {partition}"), differences(partition, &found.differences));
+    }
+}
+
+fn differences(partition: PartitionId, found: &[Difference]) -> Option<String> {
+    let lines: Vec<String> = found
+        .iter()
+        .map(|found| {
+            format!(
+                "partition {partition}: {} on {} differs at revision {}: {} keys with sum {:016x}, the leader has {} with {:016x}",
+                found.replica, found.node, found.revision, found.there.keys, found.there.sum, found.here.keys, found.here.sum
+            )
+        })
+        .collect();
+    (!lines.is_empty()).then(|| lines.join("; "))
+}
+
+fn hint(config: &Config, founder: &Founder) -> String {
+    let given = config.initial_cluster.iter().find(|(name, _)| *name == founder.name);
+    given.map_or_else(|| founder.peer_address.clone(), |(_, address)| address.clone())
+}
+
+fn insert<K: Ord + Clone, V>(map: &ArcSwap<BTreeMap<K, Arc<V>>>, key: K, value: Arc<V>) {
+    map.rcu(|map| {
+        let mut map = BTreeMap::clone(map);
+        map.insert(key.clone(), value.clone());
+        map
+    });
+}
