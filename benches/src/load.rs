@@ -14,8 +14,21 @@ use crate::report::Row;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
+    /// A get of a server with nothing behind it.
+    Echo,
     Put,
     Get,
+}
+
+impl Kind {
+    /// As tables have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Echo => "echo",
+            Kind::Put => "put",
+            Kind::Get => "get",
+        }
+    }
 }
 
 /// A load to run.
@@ -59,7 +72,7 @@ impl Load {
             let key = format!("bench/{:012}", random::next_u64() % self.keys);
             let answered = match self.kind {
                 Kind::Put => client.put(key, value.clone()).await.map(|_| ()),
-                Kind::Get => client.get(key).await.map(|_| ()),
+                Kind::Get | Kind::Echo => client.get(key).await.map(|_| ()),
             };
             let after = clock::now();
             match answered {
