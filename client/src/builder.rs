@@ -75,10 +75,20 @@ impl Builder {
             return Err(Error::new(Kind::InvalidEndpoint, Outcome::Refused, "no endpoint given"));
         }
         let shared = Arc::new(Shared::new(given, self.connections));
-        shared.fetch_map(self.timeout, Repeat::Freely).await?;
+        shared.fetch_map(self.timeout, Repeat::Freely).await.map_err(|error| nobody_answered(error, self.timeout))?;
         learn_leaders(&shared, self.timeout).await;
         shared.survey();
         Ok(Client::new(shared, self.keyspace.into(), self.timeout, self.retries))
+    }
+}
+
+/// Somebody who takes a connection and says nothing has not answered.
+fn nobody_answered(error: Error, timeout: Duration) -> Error {
+    match error.kind() {
+        Kind::Deadline => {
+            Error::new(Kind::Unreachable, Outcome::NotDone, format!("no endpoint answered within {timeout:?}"))
+        }
+        _ => error,
     }
 }
 

@@ -79,6 +79,20 @@ pub struct NodeStatus {
     pub forwards: u64,
     /// What an admin should look at, one line each.
     pub alarms: Vec<String>,
+    /// Batches its writer has synced.
+    pub synced_position: u64,
+    /// The nodes it has met.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// What a node knows of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    pub node: NodeId,
+    /// Whether there is a connection to it now.
+    pub connected: bool,
+    /// The highest position it has said to have synced.
+    pub synced_position: u64,
 }
 
 /// How a replica is.

@@ -4,7 +4,7 @@ use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{Epoch, KeyspaceId, Mode, NodeId, PartitionId, Placed, PlacementRow, Stage};
 use trefoil_proto::v1;
 
-use crate::cluster::{ClusterMap, Digest, Keyspace, Node, NodeStatus, ReplicaStatus};
+use crate::cluster::{ClusterMap, Digest, Keyspace, Node, NodeStatus, PeerStatus, ReplicaStatus};
 use crate::error::{Error, Kind, Outcome};
 use crate::pair::{Consistency, EffectiveConsistency, Header, KeyValue};
 use crate::range::KeyRange;
@@ -255,6 +255,12 @@ fn partition(keyspace: u32, index: u32) -> PartitionId {
     PartitionId { keyspace: KeyspaceId(keyspace), index }
 }
 
+impl From<v1::PeerStatus> for PeerStatus {
+    fn from(peer: v1::PeerStatus) -> PeerStatus {
+        PeerStatus { node: NodeId(peer.node_id), connected: peer.connected, synced_position: peer.synced_position }
+    }
+}
+
 impl From<v1::StatusResponse> for NodeStatus {
     fn from(status: v1::StatusResponse) -> NodeStatus {
         NodeStatus {
@@ -269,6 +275,8 @@ impl From<v1::StatusResponse> for NodeStatus {
             replicas: status.replicas.into_iter().map(ReplicaStatus::from).collect(),
             forwards: status.forwards,
             alarms: status.alarms,
+            synced_position: status.synced_position,
+            peers: status.peers.into_iter().map(PeerStatus::from).collect(),
         }
     }
 }

@@ -38,10 +38,6 @@ pub enum Kind {
     Deadline,
     /// The asked node does not lead the partition.
     NotLeader,
-    /// The partition has no leader at the moment.
-    NoLeader,
-    /// The asked node does not serve requests yet.
-    NotReady,
     /// The asked node cannot have it carried out at the moment; the message says why.
     Unavailable,
     /// A limit of the server is reached for now.
@@ -51,6 +47,8 @@ pub enum Kind {
     MessageTooLarge,
     TooManyOps,
     NestedTooDeep,
+    /// One request would delete or answer more than one may.
+    TooMuch,
     /// A transaction would write a key twice.
     DuplicateKey,
     /// Keeping a value or a lease needs an existing key.
@@ -80,8 +78,6 @@ pub enum Kind {
 /// The server's words for [`Kind`]s.
 const WORDS: [(&str, Kind); 23] = [
     ("NOT_LEADER", Kind::NotLeader),
-    ("NO_LEADER", Kind::NoLeader),
-    ("NOT_READY", Kind::NotReady),
     ("EXHAUSTED", Kind::Exhausted),
     ("DEADLINE", Kind::Deadline),
     ("EMPTY_KEY", Kind::EmptyKey),
@@ -102,6 +98,8 @@ const WORDS: [(&str, Kind); 23] = [
     ("MALFORMED", Kind::Malformed),
     ("BROKEN", Kind::Broken),
     ("TOO_MANY_SESSIONS", Kind::Exhausted),
+    ("TOO_MANY_KEYS", Kind::TooMuch),
+    ("ANSWER_TOO_LARGE", Kind::TooMuch),
 ];
 
 impl Kind {

@@ -51,7 +51,7 @@ mod wire;
 
 pub use builder::Builder;
 pub use client::Client;
-pub use cluster::{ClusterMap, Digest, Keyspace, Node, NodeStatus, ReplicaStatus};
+pub use cluster::{ClusterMap, Digest, Keyspace, Node, NodeStatus, PeerStatus, ReplicaStatus};
 pub use error::{Error, Kind, Outcome};
 pub use pair::{Consistency, Context, EffectiveConsistency, Header, KeyValue};
 pub use range::KeyRange;

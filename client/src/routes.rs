@@ -212,7 +212,7 @@ impl Routes {
             self.learn_silence(asked, now);
         }
         let Aim::Leader(Some(partition)) = aim else { return };
-        let leads_not = !answered || matches!(error.kind(), Kind::NotLeader | Kind::NoLeader | Kind::Unavailable);
+        let leads_not = !answered || matches!(error.kind(), Kind::NotLeader | Kind::Unavailable);
         if let Some(leader) = error.leader() {
             self.learn_hint(*partition, leader);
         } else if leads_not && self.leader_addresses(Some(*partition)).contains(asked) {

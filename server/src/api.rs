@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use bytes::Bytes;
 use tonic::Request;
 use trefoil_store::mvcc::Limits;
 use trefoil_world::clock::{self, Instant};
@@ -23,6 +24,8 @@ use crate::router::Router;
 /// What a member of a cluster serves clients with.
 pub struct Serving {
     pub identity: Identity,
+    /// As responses carry it.
+    pub cluster_id: Bytes,
     pub name: String,
     pub router: Arc<Router>,
     pub limits: Limits,

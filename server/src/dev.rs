@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::config::{Config, Dev, RawConfig};
 use crate::disk;
-use crate::node::Node;
+use crate::node::{Node, Ports};
 use crate::writer::Fatal;
 
 /// Starts the nodes.
@@ -27,8 +27,9 @@ pub async fn start(dev: &Dev, fatal: Fatal) -> anyhow::Result<Vec<Node>> {
             initial_cluster: Some(cluster.join(",")),
             ..RawConfig::default()
         })?;
+        let ports = Ports::listen(&config).await.with_context(|| format!("n{n}"))?;
         let disk = disk::open(&config.data_dir, false)?;
-        nodes.push(Node::start(config, disk, fatal.clone()).await.with_context(|| format!("n{n}"))?);
+        nodes.push(Node::start(config, ports, disk, fatal.clone()).await.with_context(|| format!("n{n}"))?);
     }
     let endpoints: Vec<String> = nodes.iter().map(|node| node.client_address.to_string()).collect();
     println!("{} nodes, data in {}", dev.nodes, dev.data_dir.display());

@@ -6,7 +6,8 @@
 //! Invariants:
 //!
 //! * A refusal changes nothing in the directory but the lock file.
-//! * A database whose recovered position is below its mark is refused: it has lost acknowledged writes.
+//! * A database whose recovered position is below its mark, or whose manifest is shorter than the mark remembers, is
+//!   refused: it has lost acknowledged writes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,14 +15,14 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use trefoil_store::engine::rocks::{Inspection, RocksEngine};
-use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Read};
+use trefoil_store::engine::rocks::{Inspection, RocksEngine, manifest};
+use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Manifest, Read};
 use trefoil_store::key;
 use trefoil_store::mark::{BadMark, Mark};
 
 use crate::cluster::founding::FoundingRecord;
 use crate::cluster::identity::{ClusterId, Identity, StorageId};
-use crate::writer::{MarkSlots, stored_position};
+use crate::writer::{MarkKept, MarkSlots, stored_position};
 
 /// The data format this build writes, and the only one it reads.
 const FORMAT: u32 = 1;
@@ -64,6 +65,10 @@ pub enum DiskError {
          with --accept-loss-of-acknowledged-writes"
     )]
     LostTail { path: PathBuf, found: u64, mark: u64, lost: u64 },
+    #[error("{path}: has {found} bytes, but had {mark}: its end is missing, and with it the names of tables")]
+    CutManifest { path: PathBuf, found: u64, mark: u64 },
+    #[error("{path}: names manifest {found}, but a later one, {mark}, was in use")]
+    OldManifest { path: PathBuf, found: u64, mark: u64 },
 }
 
 /// Tables up to this size in all are checked whole before a database is opened.
@@ -82,7 +87,10 @@ pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
     let engine_error = |why| DiskError::Engine { path: db.clone(), why };
     match Inspection::open(&db).map_err(engine_error)? {
         Some(found) => match judge(&found, &db, &mark_path) {
-            Err(DiskError::LostTail { .. }) if accept_loss => accept(&found, &db, &mark_path)?,
+            Err(DiskError::LostTail { .. }) if accept_loss => {
+                found.verify(VERIFY_BYTES_MAX).map_err(engine_error)?;
+                accept(&found, &db, &mark_path)?;
+            }
             judged => judged?,
         },
         None if mark_path.exists() => return Err(DiskError::NoDatabase { path: db }),
@@ -91,7 +99,10 @@ pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
     let engine = RocksEngine::open(&db).map_err(engine_error)?;
     let beginning = begin(&engine).map_err(engine_error)?;
     let position = stored_position(&engine).map_err(engine_error)?;
-    let mark = open_mark(&mark_path, beginning.storage, position).map_err(io(&mark_path))?;
+    let mut mark = open_mark(&mark_path, beginning.storage, position).map_err(io(&mark_path))?;
+    if let Some(manifest) = engine.manifest_since(Manifest::default()).map_err(engine_error)? {
+        mark.note_manifest(position, manifest).map_err(engine_error)?;
+    }
     Ok(OpenDisk { engine: Arc::new(engine), mark, position, beginning, lock: Some(lock) })
 }
 
@@ -156,11 +167,25 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path) -> Result<(), DiskErro
     if storage.is_some_and(|storage| storage.as_ref() != mark.storage_id.to_be_bytes()) {
         return Err(DiskError::ForeignMark { path: mark_path.to_owned() });
     }
+    judge_manifest(db, mark.manifest)?;
     if mark.position > position {
         let lost = mark.position - position;
         return Err(DiskError::LostTail { path: db.to_owned(), found: position, mark: mark.position, lost });
     }
     found.verify(VERIFY_BYTES_MAX).map_err(engine_error)
+}
+
+/// RocksDB itself takes a manifest that was cut for an older version of the database.
+fn judge_manifest(db: &Path, known: Manifest) -> Result<(), DiskError> {
+    let engine_error = |why| DiskError::Engine { path: db.to_owned(), why };
+    let Some((path, found)) = manifest(db).map_err(engine_error)? else { return Ok(()) };
+    if found.number < known.number {
+        return Err(DiskError::OldManifest { path: db.join("CURRENT"), found: found.number, mark: known.number });
+    }
+    if found.number == known.number && found.bytes < known.bytes {
+        return Err(DiskError::CutManifest { path, found: found.bytes, mark: known.bytes });
+    }
+    Ok(())
 }
 
 /// Starts whose run ids are kept: as long as a peer may be away and still tell this directory from a copy of it.
@@ -213,7 +238,7 @@ fn open_mark(path: &Path, storage: StorageId, position: u64) -> io::Result<MarkS
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     }
     let file = OpenOptions::new().write(true).open(path)?;
-    let mark = MarkSlots::File { file, storage_id: storage.0 };
+    let mut mark = MarkSlots::new(MarkKept::File(file), storage.0);
     mark.note(position).map_err(io::Error::other)?;
     Ok(mark)
 }

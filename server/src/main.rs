@@ -3,6 +3,7 @@
 //! Exit codes: 0 stopped on request, 1 could not start, 2 wrong usage or settings, 74 stopped at once because
 //! the disk or a replica failed.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 use trefoil_server::config::{BadSetting, Cli, Command, Config, RawConfig, Serve};
-use trefoil_server::node::Node;
+use trefoil_server::node::{Node, Ports};
 use trefoil_server::writer::Fatal;
 use trefoil_server::{dev, disk};
 
@@ -31,11 +32,25 @@ fn main() -> ExitCode {
         Ok(Ended::Stopped) => unsafe { libc::_exit(0) },
         Err(error) => {
             eprintln!("kvd: {error:#}");
-            let usage =
-                error.downcast_ref::<BadSetting>().is_some() || error.downcast_ref::<toml::de::Error>().is_some();
+            let usage = error.downcast_ref::<BadSetting>().is_some() || error.downcast_ref::<BadFile>().is_some();
             ExitCode::from(if usage { EXIT_USAGE } else { EXIT_NOT_STARTED })
         }
     }
+}
+
+/// The file of `--config` holds no settings.
+#[derive(Debug, thiserror::Error)]
+#[error("--config {}: {why}", .path.display())]
+struct BadFile {
+    path: PathBuf,
+    why: String,
+}
+
+/// A TOML error with its line, without the drawing.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let why = error.message().replace('\n', " ");
+    line.map_or(why.clone(), |line| format!("line {line}: {why}"))
 }
 
 /// How a run came to its end.
@@ -60,9 +75,10 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
         None => {
             let Some(config) = configure(&cli.serve)? else { return Ok(Ended::BeforeServing) };
             log_to_stderr(&config.log_level)?;
-            let disk = disk::open(&config.data_dir, cli.serve.accept_loss_of_acknowledged_writes)?;
             runtime.block_on(async {
-                let node = Node::start(config, disk, fatal()).await?;
+                let ports = Ports::listen(&config).await?;
+                let disk = disk::open(&config.data_dir, cli.serve.accept_loss_of_acknowledged_writes)?;
+                let node = Node::start(config, ports, disk, fatal()).await?;
                 until_stopped().await?;
                 node.stop().await
             })?;
@@ -77,7 +93,7 @@ fn configure(serve: &Serve) -> anyhow::Result<Option<Config>> {
         None => RawConfig::default(),
         Some(path) => {
             let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
-            toml::from_str(&text).with_context(|| format!("--config {}", path.display()))?
+            toml::from_str(&text).map_err(|error| BadFile { path: path.clone(), why: one_line(&error, &text) })?
         }
     };
     let raw = serve.settings.clone().over(file);

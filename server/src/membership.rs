@@ -49,6 +49,7 @@ use crate::replica_record::ReplicaRecord;
 use crate::replication::{Consistency, Replica};
 use crate::router::{LocalReplicas, Router, WALKS_MAX};
 use crate::verify::{self, Comparison, Difference};
+use crate::writer::ManifestNotes;
 
 const STEWARD_PAUSE: Duration = Duration::from_millis(200);
 const META_PATIENCE: Duration = Duration::from_secs(3);
@@ -78,6 +79,7 @@ pub(crate) struct Membership {
     /// The comparison under way: one at a time.
     comparing: Option<JoinHandle<()>>,
     next_keeping: clock::Instant,
+    manifest: ManifestNotes,
 }
 
 impl Membership {
@@ -124,6 +126,7 @@ impl Membership {
         shared.peer_service.member.store(Some(member.clone()));
         shared.serving.store(Some(Arc::new(Serving {
             identity,
+            cluster_id: Bytes::copy_from_slice(&identity.cluster.0.to_be_bytes()),
             name: shared.config.name.clone(),
             router: router.clone(),
             limits: shared.config.limits,
@@ -146,6 +149,7 @@ impl Membership {
             next_comparison,
             comparing: None,
             next_keeping: clock::now(),
+            manifest: ManifestNotes::default(),
         })
     }
 
@@ -230,6 +234,7 @@ impl Membership {
         }
         self.shared.stores.sweep()?;
         self.shared.engine.check()?;
+        self.manifest.note(self.shared.engine.clone(), &self.shared.writer).await?;
         self.check_disk();
         self.compare_replicas();
         self.report_strangers();
@@ -238,10 +243,15 @@ impl Membership {
         Ok(())
     }
 
-    /// Keeps what peers have said of their writers' positions, now and then.
+    /// Keeps links to all nodes, so that each hears of this one, and keeps what they have said of their writers'
+    /// positions, now and then.
     async fn keep_positions(&mut self) -> anyhow::Result<()> {
         if clock::now() >= self.next_keeping {
             self.next_keeping = clock::now() + POSITIONS_EVERY;
+            let others = self.router.map.load_full();
+            for node in others.nodes.keys().filter(|node| **node != self.identity.node) {
+                self.router.peers.keep_link(*node);
+            }
             self.member.acquaintances.keep_positions().await?;
         }
         Ok(())

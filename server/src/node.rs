@@ -1,6 +1,6 @@
 //! The composition root: builds a node from its parts, owns its tasks and its shutdown.
 //!
-//! A node opens its disk, then listens, then finds out who it is: a member from before, or new and forming a cluster
+//! A node takes its ports, opens its disk, then serves and finds out who it is: a member from before, or new and forming a cluster
 //! (`forming.rs`). As a member it takes up its duties (`membership.rs`) and serves.
 //!
 //! Invariants:
@@ -40,10 +40,29 @@ use crate::health::Health;
 use crate::membership::{Membership, replica_records};
 use crate::peer::MESSAGE_BYTES_MAX;
 use crate::stores::Stores;
-use crate::writer::{Fatal, Writer};
+use crate::writer::{Fatal, ManifestNotes, Writer};
 
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The two ports of a node, taken before its disk is opened: a node without ports leaves its directory as it is.
+/// Nobody is accepted before the node starts.
+pub struct Ports {
+    clients: net::Listener,
+    peers: net::Listener,
+}
+
+impl Ports {
+    /// # Errors
+    /// An address cannot be listened at.
+    pub async fn listen(config: &Config) -> anyhow::Result<Ports> {
+        let clients = net::listen(&config.listen_client).await;
+        let clients = clients.with_context(|| format!("--listen-client {}", config.listen_client))?;
+        let peers = net::listen(&config.listen_peer).await;
+        let peers = peers.with_context(|| format!("--listen-peer {}", config.listen_peer))?;
+        Ok(Ports { clients, peers })
+    }
+}
 
 /// A running node.
 pub struct Node {
@@ -52,6 +71,7 @@ pub struct Node {
     member: Arc<ArcSwapOption<Member>>,
     health: Arc<Health>,
     engine: Arc<dyn Engine>,
+    writer: Writer,
     done: tokio::task::JoinHandle<()>,
     /// Ends once the clients' requests are answered.
     clients: tokio::task::JoinHandle<()>,
@@ -75,20 +95,17 @@ pub(crate) struct Shared {
 }
 
 impl Node {
-    /// Starts a node on an opened disk. Returns once it listens; it becomes ready by itself.
+    /// Starts a node on its ports and an opened disk; it becomes ready by itself.
     ///
     /// # Errors
-    /// An address cannot be listened at, or what the disk holds is malformed.
-    pub async fn start(config: Config, disk: OpenDisk, fatal: Fatal) -> anyhow::Result<Node> {
+    /// What the disk holds is malformed.
+    pub async fn start(config: Config, ports: Ports, disk: OpenDisk, fatal: Fatal) -> anyhow::Result<Node> {
         let span = error_span!("node", name = config.name);
-        Node::start_here(config, disk, fatal).instrument(span).await
+        Node::start_here(config, ports, disk, fatal).instrument(span).await
     }
 
-    async fn start_here(config: Config, disk: OpenDisk, fatal: Fatal) -> anyhow::Result<Node> {
-        let clients = net::listen(&config.listen_client).await;
-        let clients = clients.with_context(|| format!("--listen-client {}", config.listen_client))?;
-        let peers = net::listen(&config.listen_peer).await;
-        let peers = peers.with_context(|| format!("--listen-peer {}", config.listen_peer))?;
+    async fn start_here(config: Config, ports: Ports, disk: OpenDisk, fatal: Fatal) -> anyhow::Result<Node> {
+        let Ports { clients, peers } = ports;
         warn_if_exposed(&config);
         let OpenDisk { engine, mark, position, beginning, lock } = disk;
         let writer = Writer::start(engine.clone(), mark, position, fatal.clone())?;
@@ -113,6 +130,7 @@ impl Node {
                 founding: Arc::new(ArcSwapOption::from(founding.map(Arc::new))),
                 member: Arc::new(ArcSwapOption::empty()),
                 span: Span::current(),
+                refused: Arc::default(),
             },
             health: Arc::new(Health::new(config.free_space_floor_bytes)),
             serving: Arc::new(ArcSwapOption::empty()),
@@ -127,9 +145,9 @@ impl Node {
         let client_address = clients.address();
         let member = shared.peer_service.member.clone();
         let clients = shared.serve(clients, peers);
-        let health = shared.health.clone();
+        let (health, writer) = (shared.health.clone(), shared.writer.clone());
         let done = task::spawn(run(shared, beginning).in_current_span());
-        Ok(Node { config, stop, member, health, engine, done, clients, client_address, _lock: lock })
+        Ok(Node { config, stop, member, health, engine, writer, done, clients, client_address, _lock: lock })
     }
 
     /// Stops: hands leadership over, stops the replicas, and leaves nothing for the next start to replay.
@@ -150,12 +168,14 @@ impl Node {
         self.done.abort();
         drop(self.done.await);
         if let Some(member) = member {
+            member.acquaintances.keep_positions().await?;
             for raft in member.rafts.load().values() {
                 raft.stop().await?;
             }
         }
         let engine = self.engine.clone();
         task::blocking(move || engine.flush()).await??;
+        ManifestNotes::default().note(self.engine.clone(), &self.writer).await?;
         info!(name = self.config.name, "stopped");
         Ok(())
     }

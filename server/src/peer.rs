@@ -48,6 +48,8 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
+/// How often a node says how far its writer has synced, when that has changed, to those it has nothing else to tell.
+const PING_INTERVAL: Duration = Duration::from_millis(1000);
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1000);
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_millis(2000);
 
@@ -101,6 +103,11 @@ impl Peers {
     /// Asks `node` and waits at most `ttl` for the answer.
     pub async fn call(&self, node: NodeId, message: Message, ttl: Duration) -> Result<Body, CallError> {
         self.link(node).call(message, ttl).await
+    }
+
+    /// Makes a link to `node`, if there is none.
+    pub fn keep_link(&self, node: NodeId) {
+        self.link(node);
     }
 
     /// Whether there is a connection to `node` now: a hint, never a decision.
@@ -366,7 +373,24 @@ async fn send_frames(
     calls: &mut mpsc::Receiver<Message>,
     outgoing: mpsc::Sender<Frame>,
 ) -> String {
-    while let Some(first) = calls.recv().await {
+    let mut said = 0;
+    let mut pings = clock::interval(PING_INTERVAL);
+    pings.set_missed_tick_behavior(clock::MissedTickBehavior::Delay);
+    loop {
+        let first = tokio::select! {
+            biased;
+            first = calls.recv() => match first {
+                Some(first) => first,
+                None => return "the node is ending".into(),
+            },
+            _ = pings.tick() => {
+                let ping = Frame { position: acquaintances.position(), ..Frame::default() };
+                if ping.position != std::mem::replace(&mut said, ping.position) && outgoing.send(ping).await.is_err() {
+                    return "the stream was closed".into();
+                }
+                continue;
+            }
+        };
         let mut messages = vec![first];
         // Let the tasks that are about to call do so: their messages share the frame.
         tokio::task::yield_now().await;
@@ -385,7 +409,6 @@ async fn send_frames(
             return "the stream was closed".into();
         }
     }
-    "the node is ending".into()
 }
 
 /// Bytes of log entries in a message; the rest of any message is small.

@@ -34,8 +34,8 @@ use trefoil_world::{World, clock};
 
 use crate::config::{Config, RawConfig};
 use crate::disk::{OpenDisk, begin};
-use crate::node::Node;
-use crate::writer::{MarkSlots, stored_position};
+use crate::node::{Node, Ports};
+use crate::writer::{MarkKept, MarkSlots, stored_position};
 
 const NODES: usize = 3;
 const LIVES: usize = 3;
@@ -148,7 +148,7 @@ impl Disk {
         }
         let beginning = begin(&self.engine).map_err(|error| error.to_string())?;
         let position = stored_position(&self.engine).map_err(|error| error.to_string())?;
-        let mark = MarkSlots::Memory { slots: self.slots.clone(), storage_id: beginning.storage.0 };
+        let mark = MarkSlots::new(MarkKept::Memory(self.slots.clone()), beginning.storage.0);
         let engine = Arc::new(self.engine.clone());
         Ok(OpenDisk { engine, mark, position, beginning, lock: None })
     }
@@ -287,7 +287,9 @@ async fn start(disks: &[OpenDiskSlot]) -> Vec<Node> {
 async fn start_one(place: usize, disk: &OpenDiskSlot) -> Node {
     let disk = disk.borrow_mut().take().expect("opened once");
     let fatal = Arc::new(move |why: String| panic!("n{} ended: {why}", place + 1));
-    Node::start(config(place), disk, fatal).await.expect("a node starts")
+    let config = config(place);
+    let ports = Ports::listen(&config).await.expect("free ports");
+    Node::start(config, ports, disk, fatal).await.expect("a node starts")
 }
 
 type OpenDiskSlot = RefCell<Option<OpenDisk>>;

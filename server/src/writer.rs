@@ -20,9 +20,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
-use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family};
+use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Manifest};
 use trefoil_store::key;
-use trefoil_store::mark::{FILE_BYTES, Mark, SLOT_BYTES};
+use trefoil_store::mark::{FILE_BYTES, Mark, SLOT_BYTES, Slot};
 
 /// Submissions that may wait.
 const QUEUE_MAX: usize = 4096;
@@ -32,12 +32,18 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// A handle to the writer. Clones feed the same queue.
 #[derive(Clone)]
 pub struct Writer {
-    queue: mpsc::Sender<Submission>,
+    queue: mpsc::Sender<Request>,
     synced: Arc<AtomicU64>,
 }
 
 /// Called once the submission is in the history and, when asked for, durable. Must not block.
 type Done = Box<dyn FnOnce() + Send>;
+
+enum Request {
+    Write(Submission),
+    /// To be noted in the mark.
+    Manifest(Manifest, Done),
+}
 
 struct Submission {
     batch: Batch,
@@ -65,10 +71,10 @@ impl Writer {
     /// # Errors
     /// When no thread can be started.
     pub fn start(engine: Arc<dyn Engine>, mark: MarkSlots, position: u64, fatal: Fatal) -> io::Result<Writer> {
-        let (queue, submissions) = mpsc::channel(QUEUE_MAX);
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
         // What a restart finds is synced before the engine is open.
         let synced = Arc::new(AtomicU64::new(position));
-        let run = Loop { engine, mark, position, synced: synced.clone(), submissions };
+        let run = Loop { engine, mark, position, synced: synced.clone(), requests };
         trefoil_world::task::dedicated("writer", async move {
             if let Err(error) = run.run().await {
                 fatal(format!("write-ahead log: {error}"));
@@ -90,7 +96,7 @@ impl Writer {
         done: impl FnOnce() + Send + 'static,
     ) -> Result<(), Ending> {
         let submission = Submission { batch, durability, done: Box::new(done) };
-        self.queue.send(submission).await.map_err(|_| Ending)
+        self.queue.send(Request::Write(submission)).await.map_err(|_| Ending)
     }
 
     /// Queues `batch` and waits until it is as durable as asked.
@@ -100,6 +106,14 @@ impl Writer {
         self.submit(batch, durability, move || done.send(()).unwrap_or(())).await?;
         finished.await.map_err(|_| Ending)
     }
+
+    /// Has the mark note the engine's manifest, which is durable.
+    pub async fn note_manifest(&self, manifest: Manifest) -> Result<(), Ending> {
+        let (done, finished) = oneshot::channel();
+        let done = Box::new(move || done.send(()).unwrap_or(()));
+        self.queue.send(Request::Manifest(manifest, done)).await.map_err(|_| Ending)?;
+        finished.await.map_err(|_| Ending)
+    }
 }
 
 struct Loop {
@@ -107,22 +121,38 @@ struct Loop {
     mark: MarkSlots,
     position: u64,
     synced: Arc<AtomicU64>,
-    submissions: mpsc::Receiver<Submission>,
+    requests: mpsc::Receiver<Request>,
 }
 
 impl Loop {
     async fn run(mut self) -> Result<(), EngineError> {
-        while let Some(first) = self.submissions.recv().await {
-            let mut gathered = Gathered::new(first);
-            while gathered.batch.bytes() < BATCH_BYTES_MAX {
-                match self.submissions.try_recv() {
-                    Ok(next) => gathered.add(next),
-                    Err(_) => break,
+        while let Some(first) = self.requests.recv().await {
+            let mut next = Some(first);
+            while let Some(request) = next.take() {
+                match request {
+                    Request::Write(first) => next = self.write_all(first).await?,
+                    Request::Manifest(manifest, done) => {
+                        self.mark.note_manifest(self.synced.load(Ordering::Acquire), manifest)?;
+                        done();
+                    }
                 }
             }
-            self.write(gathered).await?;
         }
         Ok(())
+    }
+
+    /// Writes what has gathered. Returns a request that was met and is no write.
+    async fn write_all(&mut self, first: Submission) -> Result<Option<Request>, EngineError> {
+        let (mut gathered, mut other) = (Gathered::new(first), None);
+        while gathered.batch.bytes() < BATCH_BYTES_MAX && other.is_none() {
+            match self.requests.try_recv() {
+                Ok(Request::Write(next)) => gathered.add(next),
+                Ok(request @ Request::Manifest(..)) => other = Some(request),
+                Err(_) => break,
+            }
+        }
+        self.write(gathered).await?;
+        Ok(other)
     }
 
     async fn write(&mut self, mut gathered: Gathered) -> Result<(), EngineError> {
@@ -170,36 +200,72 @@ impl Gathered {
     }
 }
 
+/// Has the mark follow the engine's manifest.
+#[derive(Default)]
+pub struct ManifestNotes {
+    noted: Manifest,
+}
+
+impl ManifestNotes {
+    /// Notes the manifest, if it has changed since the last time.
+    ///
+    /// # Errors
+    /// The engine failed, or the node is ending.
+    pub async fn note(&mut self, engine: Arc<dyn Engine>, writer: &Writer) -> io::Result<()> {
+        let noted = self.noted;
+        let changed = trefoil_world::task::blocking(move || engine.manifest_since(noted)).await?;
+        if let Some(manifest) = changed.map_err(io::Error::other)? {
+            writer.note_manifest(manifest).await?;
+            self.noted = manifest;
+        }
+        Ok(())
+    }
+}
+
+/// The mark's file, and which of its slots comes next.
+pub struct MarkSlots {
+    kept: MarkKept,
+    storage_id: u128,
+    manifest: Manifest,
+    next: Slot,
+}
+
 /// Where the mark is kept.
-pub enum MarkSlots {
-    File {
-        file: File,
-        storage_id: u128,
-    },
+pub enum MarkKept {
+    File(File),
     /// A simulated disk's: what a power cut leaves of it is the simulation's business.
-    Memory {
-        slots: Arc<Mutex<[u8; FILE_BYTES]>>,
-        storage_id: u128,
-    },
+    Memory(Arc<Mutex<[u8; FILE_BYTES]>>),
 }
 
 impl MarkSlots {
+    pub fn new(kept: MarkKept, storage_id: u128) -> MarkSlots {
+        MarkSlots { kept, storage_id, manifest: Manifest::default(), next: Slot::default() }
+    }
+
+    /// Notes that the engine's manifest is at least this one, and everything up to `position` synced.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn note_manifest(&mut self, position: u64, manifest: Manifest) -> Result<(), EngineError> {
+        self.manifest = manifest;
+        self.note(position)
+    }
+
     /// Notes that everything up to `position` is synced.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn note(&self, position: u64) -> Result<(), EngineError> {
-        match self {
-            MarkSlots::File { file, storage_id } => {
-                let mark = Mark { position, storage_id: *storage_id };
-                file.write_all_at(&mark.encode(), mark.offset())
-                    .map_err(|error| EngineError::Io(format!("mark: {error}")))
+    pub fn note(&mut self, position: u64) -> Result<(), EngineError> {
+        let slot = Mark { position, storage_id: self.storage_id, manifest: self.manifest }.encode();
+        let from = self.next.offset();
+        self.next = self.next.other();
+        match &self.kept {
+            MarkKept::File(file) => {
+                file.write_all_at(&slot, from as u64).map_err(|error| EngineError::Io(format!("mark: {error}")))
             }
-            MarkSlots::Memory { slots, storage_id } => {
-                let mark = Mark { position, storage_id: *storage_id };
-                let from = mark.offset() as usize;
+            MarkKept::Memory(slots) => {
                 let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
-                slots[from..from + SLOT_BYTES].copy_from_slice(&mark.encode());
+                slots[from..from + SLOT_BYTES].copy_from_slice(&slot);
                 Ok(())
             }
         }

@@ -205,6 +205,13 @@ pub struct Outcome {
     pub result: Result<Reply, Refusal>,
 }
 
+impl Outcome {
+    /// About how many bytes of memory its keys and values hold.
+    pub fn bytes(&self) -> usize {
+        self.result.as_ref().map_or(0, Reply::bytes)
+    }
+}
+
 /// A command that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -215,6 +222,19 @@ pub enum Reply {
     Compacted,
     SessionOpened { session: u64 },
     SessionClosed,
+}
+
+impl Reply {
+    fn bytes(&self) -> usize {
+        let of = |pairs: &[Pair]| pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
+        match self {
+            Reply::Range(range) => of(&range.pairs),
+            Reply::Put { previous } => of(previous.as_slice()),
+            Reply::Delete { deleted: _, previous } => of(previous),
+            Reply::Txn { succeeded: _, replies } => replies.iter().map(Reply::bytes).sum(),
+            Reply::Compacted | Reply::SessionOpened { .. } | Reply::SessionClosed => 0,
+        }
+    }
 }
 
 /// The keys a range holds.

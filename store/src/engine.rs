@@ -162,6 +162,14 @@ pub fn try_scan(
     failure.map_or(Ok(()), Err)
 }
 
+/// The file in which an engine notes which files belong to its database. It only grows, or a new one with a higher number
+/// takes its place: one that is smaller than it was has lost its end, and with it whole tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Manifest {
+    pub number: u64,
+    pub bytes: u64,
+}
+
 /// A store that holds one history of batches. See the file's head for what it promises.
 pub trait Engine: Read + 'static {
     /// Appends `batch` to the history and makes it visible.
@@ -179,6 +187,9 @@ pub trait Engine: Read + 'static {
     /// `None`: a synced [`write`](Engine::write) waits for the disk itself. `Some`: the disk is simulated, and its
     /// owner writes un-synced, waits this long, and then makes it durable with an empty synced batch.
     fn sync_delay(&self) -> Option<Duration>;
+
+    /// The manifest, durable as it is now, when it is another than `known`. An engine without files has none.
+    fn manifest_since(&self, known: Manifest) -> Result<Option<Manifest>, EngineError>;
 
     /// Whether the engine slows writes down now, because its background work has fallen behind.
     ///

@@ -42,7 +42,7 @@ mod txn;
 use bytes::Bytes;
 use trefoil_causality::Revision;
 
-pub use self::check::{Invalid, Limits, check};
+pub use self::check::{Invalid, Limits, check, check_range};
 pub use self::compaction::{compact, scrub};
 pub use self::content::{Content, content_part_at, pair_sum};
 pub use self::range::range;

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::{Request, Response, Status};
-use trefoil_placement::{KeyspaceId, Mode, PartitionId, PlacementRow, Stage};
+use trefoil_placement::{KeyspaceId, Mode, NodeId, PartitionId, PlacementRow, Stage};
 use trefoil_proto::v1::{self, cluster_server::Cluster};
 
 use crate::api::{MaybeServing, convert, deadline, member, serving};
 use crate::cluster::map::ClusterMap;
 use crate::error::Error;
 use crate::raft::group::RaftReplica;
+use crate::router::Router;
 use crate::verify::{Haste, digest};
 
 /// A digest walks everything: its deadline when the request brings none.
@@ -34,6 +35,7 @@ impl Cluster for ClusterService {
         let serving = member(&self.serving)?;
         let replicas = serving.router.replicas.load();
         let identity = serving.identity;
+        let acquaintances = &serving.router.peers.acquaintances;
         Ok(Response::new(v1::StatusResponse {
             cluster_id: Bytes::copy_from_slice(&identity.cluster.0.to_be_bytes()),
             node_id: identity.node.0,
@@ -46,6 +48,8 @@ impl Cluster for ClusterService {
             replicas: replicas.values().map(|replica| replica_status(replica.raft())).collect(),
             forwards: serving.router.forwards.load(Ordering::Relaxed),
             alarms: serving.health.alarms(),
+            synced_position: acquaintances.position(),
+            peers: acquaintances.positions().into_iter().map(|known| peer(&serving.router, known)).collect(),
         }))
     }
 
@@ -68,6 +72,10 @@ impl Cluster for ClusterService {
             sum: content.sum,
         }))
     }
+}
+
+fn peer(router: &Router, (node, synced_position): (NodeId, u64)) -> v1::PeerStatus {
+    v1::PeerStatus { node_id: node.0, connected: router.peers.connected(node), synced_position }
 }
 
 fn replica_status(raft: &RaftReplica) -> v1::ReplicaStatus {

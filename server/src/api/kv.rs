@@ -70,9 +70,8 @@ impl KvService {
 
 impl Call {
     fn header(&self, revision: Revision, node: NodeId) -> Option<v1::ResponseHeader> {
-        let identity = &self.serving.identity;
         Some(v1::ResponseHeader {
-            cluster_id: Bytes::copy_from_slice(&identity.cluster.0.to_be_bytes()),
+            cluster_id: self.serving.cluster_id.clone(),
             node_id: node.0,
             revision: revision.0,
             map_version: self.serving.router.map.load().version.0,
@@ -149,7 +148,7 @@ impl Kv for KvService {
         let consistency = convert::consistency(get.consistency, &get.context)?;
         let range = KeyRange { key: get.key, end: RangeEnd::Single };
         let op = RangeOp { revision: convert::revision(get.revision), keys_only: get.keys_only, ..RangeOp::all(range) };
-        mvcc::check(&Op::Range(op.clone()), &call.serving.limits).map_err(Error::from)?;
+        mvcc::check_range(&op).map_err(Error::from)?;
         let (answer, node) = call.serving.router.read(&call.keyspace, op, consistency, call.deadline).await?;
         Ok(Response::new(v1::GetResponse {
             header: call.header(answer.revision, node),
@@ -280,7 +279,7 @@ async fn send_chunks(
     op: RangeOp,
     chunks: &tokio::sync::mpsc::Sender<Result<v1::ScanResponse, Status>>,
 ) -> Result<(), Error> {
-    mvcc::check(&Op::Range(op.clone()), &call.serving.limits)?;
+    mvcc::check_range(&op)?;
     let at = op.revision.unwrap_or(pinned.revision());
     let mut left = op.limit;
     let mut page = RangeOp { count: false, revision: Some(at), ..op.clone() };

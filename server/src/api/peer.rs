@@ -43,6 +43,10 @@ use crate::verify::{self, Haste, WALK_PATIENCE};
 const ANSWERS_MAX: usize = 1024;
 /// Answered frames on their way.
 const FRAMES_MAX: usize = 8;
+/// How often the log repeats why a peer is refused.
+const REFUSED_EVERY: Duration = Duration::from_secs(5);
+/// Refused nodes that are remembered.
+const REFUSED_MAX: usize = 256;
 /// A snapshot sender that is silent for this long is given up.
 const SNAPSHOT_IDLE: Duration = Duration::from_secs(15);
 
@@ -95,6 +99,28 @@ pub struct PeerService {
     pub member: Arc<ArcSwapOption<Member>>,
     /// The node's, for its lines in the log.
     pub span: Span,
+    pub refused: Arc<RefusedLately>,
+}
+
+/// Who was refused lately, so that the log says it once in a while and not at every attempt.
+#[derive(Default)]
+pub struct RefusedLately {
+    by_node: Mutex<BTreeMap<NodeId, (Refused, Instant)>>,
+}
+
+impl RefusedLately {
+    /// Whether the log has not said this lately.
+    fn is_news(&self, node: NodeId, refused: &Refused) -> bool {
+        let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = by_node.get(&node).is_some_and(|(why, at)| why == refused && at.elapsed() < REFUSED_EVERY);
+        if !known {
+            if by_node.len() >= REFUSED_MAX {
+                by_node.clear();
+            }
+            by_node.insert(node, (refused.clone(), clock::now()));
+        }
+        !known
+    }
 }
 
 impl PeerService {
@@ -115,7 +141,9 @@ impl Peer for PeerService {
         let node = match member.acquaintances.meet(&hello).await {
             Ok(node) => node,
             Err(refused) => {
-                self.span.in_scope(|| warn!("connection of {} refused: {refused}", NodeId(hello.node_id)));
+                if self.refused.is_news(NodeId(hello.node_id), &refused) {
+                    self.span.in_scope(|| warn!("connection of {} refused: {refused}", NodeId(hello.node_id)));
+                }
                 return Err(refusal(&refused));
             }
         };

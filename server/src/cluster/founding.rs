@@ -10,7 +10,7 @@
 //! * A record is durable on the node that wrote it before anybody else sees it.
 //! * A directory adopts only a record that holds its own storage id, so a wiped node never founds or joins by itself.
 //!
-//! Pure but for nothing: asking and writing are `node.rs`'s.
+//! Left out: asking and writing, which are `forming.rs`'s.
 
 use bytes::Bytes;
 use trefoil_causality::ReplicaId;
@@ -166,6 +166,9 @@ pub fn step(me: &Founder, list: &[(String, String)], answers: &[Answer], fresh: 
         })
         .collect();
     founders.push(me.clone());
+    if let Some(why) = twins(&founders) {
+        return Step::Wait(why);
+    }
     match list.iter().map(|(name, _)| name).min() {
         Some(first) if *first == me.name => Step::Adopt(FoundingRecord::found(fresh, founders)),
         Some(first) => Step::Wait(format!("waiting for {first} to found the cluster")),
@@ -179,6 +182,15 @@ fn stay_out(me: &Founder, record: &FoundingRecord) -> String {
          nothing; put the old directory back, or run: kvctl node replace {} (storage id {})",
         record.cluster, me.name, me.name, me.storage
     )
+}
+
+/// Two names over one directory, or over copies of it, can be no two members.
+fn twins(founders: &[Founder]) -> Option<String> {
+    founders.iter().enumerate().find_map(|(place, one)| {
+        let other = founders[..place].iter().find(|other| other.storage == one.storage)?;
+        let (other, one) = (&other.name, &one.name);
+        Some(format!("{other} and {one} have one storage id: one directory is a copy of the other; empty one of them"))
+    })
 }
 
 fn missing(list: &[(String, String)], answers: &[Answer]) -> Option<String> {
@@ -234,6 +246,16 @@ mod tests {
         assert_eq!(adopted, Step::Adopt(record.clone()));
         let wiped = Founder { storage: StorageId(99), ..founder("n2") };
         assert!(matches!(step(&wiped, &both, &[Answer::Founded(record)], fresh), Step::StayOut(_)));
+    }
+
+    #[test]
+    fn copies_of_one_directory_found_nothing() {
+        let twin = Answer::New {
+            founder: Founder { storage: founder("n1").storage, ..founder("n2") },
+            list: list(&["n1", "n2"]),
+        };
+        let waits = step(&founder("n1"), &list(&["n1", "n2"]), &[twin], ClusterId(1));
+        assert!(matches!(&waits, Step::Wait(why) if why.contains("n2 and n1")), "{waits:?}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::writer::{Ending, Writer};
 /// The protocol versions this build speaks.
 pub const PROTOCOL: (u32, u32) = (1, 1);
 
+/// Nodes that are remembered.
+const PEERS_MAX: usize = 1024;
 const FORMAT: u8 = 1;
 
 /// Names one cluster.
@@ -117,6 +119,8 @@ pub enum Refused {
     Myself(NodeId),
     #[error("it looked for {wanted}, this is {this}")]
     WrongNumber { wanted: NodeId, this: NodeId },
+    #[error("this node knows {PEERS_MAX} nodes already, its most")]
+    Crowded,
     #[error("this node is ending")]
     Ending,
 }
@@ -134,6 +138,7 @@ impl Refused {
             | Refused::Protocol { .. }
             | Refused::Myself(_)
             | Refused::WrongNumber { .. }
+            | Refused::Crowded
             | Refused::Ending => false,
         }
     }
@@ -248,6 +253,10 @@ impl Acquaintances {
         if !judge(node, known, claimed, run_at)? {
             return Ok(node);
         }
+        let others = self.seen.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if known.is_none() && others >= PEERS_MAX {
+            return Err(Refused::Crowded);
+        }
         let mut batch = Batch::new();
         batch.put(Family::Node, &key::node::peer(node), &claimed.encode());
         self.writer.write(batch, Durability::Sync).await.map_err(|_| Refused::Ending)?;
@@ -271,6 +280,13 @@ impl Acquaintances {
             }
             Some(_) | None => false,
         }
+    }
+
+    /// The peers that were met, with the highest position each has said.
+    pub fn positions(&self) -> Vec<(NodeId, u64)> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let met = seen.iter().filter(|(_, seen)| seen.start_count > 0);
+        met.map(|(node, seen)| (*node, seen.position)).collect()
     }
 
     /// Keeps what was heard of positions since the last time, un-synced.
@@ -351,7 +367,8 @@ fn judge(
     if met && run_at(known.start_count) != Some(known.run) {
         return Err(Refused::SecondCopy { node, count: known.start_count });
     }
-    if claimed.position < known.position {
+    // Within one start its words on several connections overtake each other.
+    if !claimed.same_start(&known) && claimed.position < known.position {
         return Err(Refused::LostTail { node, known: known.position, claimed: claimed.position });
     }
     Ok(!claimed.same_start(&known))
@@ -393,5 +410,7 @@ mod tests {
         assert_eq!(judged(70), Ok(true));
         assert_eq!(judged(71), Ok(true));
         assert_eq!(judged(69), Err(Refused::LostTail { node: NodeId(2), known: 70, claimed: 69 }));
+        let overtaken = judge(NodeId(2), Some(seen(1, 2, 8)), claim(69), |count| Some(runs[count as usize - 1]));
+        assert_eq!(overtaken, Ok(false), "an older word of the same start");
     }
 }

@@ -292,7 +292,9 @@ impl RaftReplica {
         let meta = SnapshotMeta { last_log_id: head.last_applied.map(id_from), last_membership };
         let snapshot = Snapshot { meta, snapshot: StateImage::Received { rows } };
         let reply = self.raft.install_full_snapshot(vote, snapshot).await.map_err(|error| error.to_string())?;
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
+        if reply.vote == vote {
+            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
+        }
         Ok(vote_to(&reply.vote))
     }
 

@@ -38,7 +38,7 @@ use crate::writer::Writer;
 
 /// Entries applied together at most.
 const CHUNK_ENTRIES_MAX: usize = 256;
-/// Bytes of a batch after which it is written.
+/// Bytes of a batch and of its answers after which it is written.
 const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// What a replica has applied: all a reader needs.
@@ -124,13 +124,14 @@ impl StateMachine {
         let engine = self.engine.clone();
         let mut entries = entries.into_iter().peekable();
         while entries.peek().is_some() {
-            let mut answers = Vec::new();
+            let (mut answers, mut answered) = (Vec::new(), 0);
             let batch = {
                 let mut overlay = Overlay::new(engine.as_ref());
                 for (entry, responder) in entries.by_ref() {
                     let outcomes = self.apply_entry(&mut overlay, entry)?;
+                    answered += outcomes.iter().map(Outcome::bytes).sum::<usize>();
                     answers.push((responder, outcomes));
-                    if overlay.bytes() >= BATCH_BYTES_MAX {
+                    if overlay.bytes() + answered >= BATCH_BYTES_MAX {
                         break;
                     }
                 }

@@ -20,7 +20,7 @@ use crate::raft::state::StateMachine;
 use crate::raft::types::Group;
 use crate::replica_record::ReplicaRecord;
 use crate::stores::Stores;
-use crate::writer::{MarkSlots, Writer};
+use crate::writer::{MarkKept, MarkSlots, Writer};
 
 /// Closes the database itself, when the writer's thread has let go of it: neither the folder nor the process may end
 /// while a database is closing.
@@ -53,7 +53,7 @@ impl StoreBuilder<Group, LogStore, StateMachine, Closing> for Kind {
             }
         };
         let closing = Closing { engine: engine.clone(), _folder: folder };
-        let mark = MarkSlots::Memory { slots: Arc::new(std::sync::Mutex::new([0; FILE_BYTES])), storage_id: 1 };
+        let mark = MarkSlots::new(MarkKept::Memory(Arc::new(std::sync::Mutex::new([0; FILE_BYTES]))), 1);
         let writer = Writer::start(engine.clone(), mark, 0, Arc::new(|why| panic!("{why}"))).expect("a writer");
         let stores = Stores::open(engine.clone(), writer.clone(), &BTreeSet::new()).expect("stores");
         let log = LogStore::open(ReplicaId(1), engine.clone(), writer.clone()).expect("a log");

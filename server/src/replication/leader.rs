@@ -49,6 +49,9 @@ const ENTRY_PATIENCE: Duration = Duration::from_secs(10);
 /// Reads that may wait for the gate.
 const READS_MAX: usize = 65_536;
 const ROUND_PATIENCE: Duration = Duration::from_secs(1);
+/// After a round with this many reads the gate lets more gather: a round costs three nodes the same however many join.
+const BUSY_ROUND_READS: usize = 16;
+const BUSY_ROUND_PAUSE: Duration = Duration::from_millis(1);
 /// A fresh leader's first moments, while its quorum has not answered yet.
 const NOT_YET_RETRIES: u32 = 100;
 const NOT_YET_WAIT: Duration = Duration::from_millis(5);
@@ -403,9 +406,13 @@ async fn run_read_gate(
             round.push(next);
         }
         let index = raft.read_index(ROUND_PATIENCE).await;
+        let busy = round.len() >= BUSY_ROUND_READS;
         for read in round {
             // A read whose deadline passed no longer waits.
             drop(read.send(index.clone()));
+        }
+        if busy {
+            clock::sleep(BUSY_ROUND_PAUSE).await;
         }
     }
 }

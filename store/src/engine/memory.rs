@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::engine::{Batch, Change, Durability, Engine, EngineError, Family, Order, Read, Span, Visit};
+use crate::engine::{Batch, Change, Durability, Engine, EngineError, Family, Manifest, Order, Read, Span, Visit};
 
 type Maps = BTreeMap<Family, Arc<BTreeMap<Vec<u8>, Bytes>>>;
 
@@ -126,6 +126,10 @@ impl Engine for MemoryEngine {
 
     fn sync_delay(&self) -> Option<Duration> {
         self.sync_delay
+    }
+
+    fn manifest_since(&self, _known: Manifest) -> Result<Option<Manifest>, EngineError> {
+        Ok(None)
     }
 
     fn holds_back(&self) -> Result<bool, EngineError> {

@@ -12,19 +12,20 @@
 //!
 //! Left out: the writer position and the mark ([`crate::mark`]), which find a lost tail that RocksDB cannot see.
 
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, DBWithThreadMode, ErrorKind,
-    FlushOptions, MultiThreaded, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    FlushOptions, Options, ReadOptions, SingleThreaded, SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
-use crate::engine::{Batch, Change, Durability, Engine, EngineError, Family, Order, Read, Span, Visit};
+use crate::engine::{Batch, Change, Durability, Engine, EngineError, Family, Manifest, Order, Read, Span, Visit};
 
-type Db = DBWithThreadMode<MultiThreaded>;
+type Db = DBWithThreadMode<SingleThreaded>;
 
 const CACHE_BYTES: usize = 64 << 20;
 const MEMTABLE_BYTES: usize = 16 << 20;
@@ -61,10 +62,11 @@ impl Inspection {
     ///
     /// # Errors
     /// The first damaged block, naming the file.
+    #[expect(deprecated, reason = "deprecated as an optimisation; here it decides what is read")]
     pub fn verify(&self, bytes_max: u64) -> Result<(), EngineError> {
         let mut bytes = 0;
         for family in Family::ALL {
-            let size = self.db.property_int_value_cf(&handle(&self.db, family)?, "rocksdb.total-sst-files-size");
+            let size = self.db.property_int_value_cf(handle(&self.db, family)?, "rocksdb.total-sst-files-size");
             bytes += size.map_err(error)?.unwrap_or(0);
         }
         if bytes > bytes_max {
@@ -73,6 +75,8 @@ impl Inspection {
         for family in Family::ALL {
             let mut options = ReadOptions::default();
             options.set_verify_checksums(true);
+            // What a removed range hides is read too: its blocks may hold other rows.
+            options.set_ignore_range_deletions(true);
             options.fill_cache(false);
             options.set_readahead_size(2 << 20);
             let all = Span { from: Vec::new(), to: None };
@@ -110,6 +114,22 @@ impl RocksEngine {
         let db = Db::open_cf_descriptors(&options(true), path, descriptors()).map_err(error)?;
         Ok(RocksEngine { db: Arc::new(db) })
     }
+}
+
+/// The manifest `CURRENT` names, and its size; nothing when there is no database.
+pub fn manifest(path: &Path) -> Result<Option<(PathBuf, Manifest)>, EngineError> {
+    let io = |file: &Path, error: std::io::Error| EngineError::Io(format!("{}: {error}", file.display()));
+    let current = path.join("CURRENT");
+    let name = match std::fs::read_to_string(&current) {
+        Ok(name) => name,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(&current, error)),
+    };
+    let number = name.trim_end().strip_prefix("MANIFEST-").and_then(|number| number.parse().ok());
+    let number = number.ok_or_else(|| EngineError::Corrupt(format!("{}: names no manifest", current.display())))?;
+    let file = path.join(name.trim_end());
+    let bytes = std::fs::metadata(&file).map_err(|error| io(&file, error))?.len();
+    Ok(Some((file, Manifest { number, bytes })))
 }
 
 fn options(create: bool) -> Options {
@@ -176,11 +196,11 @@ fn error(error: rocksdb::Error) -> EngineError {
 
 fn get(db: &Db, family: Family, key: &[u8], options: &ReadOptions) -> Result<Option<Bytes>, EngineError> {
     let handle = handle(db, family)?;
-    let value = db.get_pinned_cf_opt(&handle, key, options).map_err(error)?;
+    let value = db.get_pinned_cf_opt(handle, key, options).map_err(error)?;
     Ok(value.map(|value| Bytes::copy_from_slice(&value)))
 }
 
-fn handle(db: &Db, family: Family) -> Result<Arc<rocksdb::BoundColumnFamily<'_>>, EngineError> {
+fn handle(db: &Db, family: Family) -> Result<&rocksdb::ColumnFamily, EngineError> {
     db.cf_handle(family.name())
         .ok_or_else(|| EngineError::Corrupt(format!("column family '{}' is missing", family.name())))
 }
@@ -200,7 +220,7 @@ fn scan(
     if let Some(to) = &span.to {
         options.set_iterate_upper_bound(to.clone());
     }
-    let mut rows = db.raw_iterator_cf_opt(&handle(db, family)?, options);
+    let mut rows = db.raw_iterator_cf_opt(handle(db, family)?, options);
     match order {
         Order::Ascending => rows.seek_to_first(),
         Order::Descending => rows.seek_to_last(),
@@ -254,10 +274,10 @@ impl Engine for RocksEngine {
         let mut writes = WriteBatch::default();
         for change in batch.changes() {
             match change {
-                Change::Put { family, key, value } => writes.put_cf(&handle(&self.db, family)?, key, value),
-                Change::Delete { family, key } => writes.delete_cf(&handle(&self.db, family)?, key),
+                Change::Put { family, key, value } => writes.put_cf(handle(&self.db, family)?, key, value),
+                Change::Delete { family, key } => writes.delete_cf(handle(&self.db, family)?, key),
                 Change::DeleteRange { family, from, to } => {
-                    writes.delete_range_cf(&handle(&self.db, family)?, from, to);
+                    writes.delete_range_cf(handle(&self.db, family)?, from, to);
                 }
             }
         }
@@ -281,18 +301,27 @@ impl Engine for RocksEngine {
         let handles = Family::ALL.iter().map(|family| handle(&self.db, *family)).collect::<Result<Vec<_>, _>>()?;
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        self.db.flush_cfs_opt(&handles.iter().collect::<Vec<_>>(), &options).map_err(error)
+        self.db.flush_cfs_opt(&handles, &options).map_err(error)
     }
 
     fn remove(&self, family: Family, span: &Span) -> Result<(), EngineError> {
         let handle = handle(&self.db, family)?;
         let to = span.to.as_deref().unwrap_or(&[0xff; 64]);
-        self.db.delete_file_in_range_cf(&handle, span.from.as_slice(), to).map_err(error)?;
-        self.db.delete_range_cf(&handle, span.from.as_slice(), to).map_err(error)
+        self.db.delete_file_in_range_cf(handle, span.from.as_slice(), to).map_err(error)?;
+        self.db.delete_range_cf(handle, span.from.as_slice(), to).map_err(error)
     }
 
     fn sync_delay(&self) -> Option<Duration> {
         None
+    }
+
+    fn manifest_since(&self, known: Manifest) -> Result<Option<Manifest>, EngineError> {
+        let Some((file, manifest)) = manifest(self.db.path())?.filter(|(_, manifest)| *manifest != known) else {
+            return Ok(None);
+        };
+        let io = |error: std::io::Error| EngineError::Io(format!("{}: {error}", file.display()));
+        File::open(&file).and_then(|open| open.sync_data()).map_err(io)?;
+        Ok(Some(manifest))
     }
 
     fn holds_back(&self) -> Result<bool, EngineError> {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::cover::Cover;
-use crate::command::{KeyRange, Op, PutOp, RangeEnd, TXN_DEPTH_MAX, Txn};
+use crate::command::{KeyRange, Op, PutOp, RangeEnd, RangeOp, TXN_DEPTH_MAX, Txn};
 
 /// What the server allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,11 +49,16 @@ pub fn check(op: &Op, limits: &Limits) -> Result<(), Invalid> {
 /// `ops_left` is what the transactions around `op` leave of the budget; `depth` counts from 1.
 fn check_op(op: &Op, limits: &Limits, ops_left: usize, depth: usize) -> Result<(), Invalid> {
     match op {
-        Op::Range(range) => check_key(&range.range.key),
+        Op::Range(range) => check_range(range),
         Op::Put(put) => check_put(put, limits),
         Op::Delete(delete) => check_key(&delete.range.key),
         Op::Txn(txn) => check_txn(txn, limits, ops_left, depth),
     }
+}
+
+/// Whether `op` may be asked.
+pub fn check_range(op: &RangeOp) -> Result<(), Invalid> {
+    check_key(&op.range.key)
 }
 
 fn check_key(key: &Bytes) -> Result<(), Invalid> {
@@ -143,7 +148,7 @@ impl Touched {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{Compare, DeleteOp, RangeOp, Relation, Target};
+    use crate::command::{Compare, DeleteOp, Relation, Target};
 
     const LIMITS: Limits = Limits { key_bytes_max: 8, txn_ops_max: 4 };
 
