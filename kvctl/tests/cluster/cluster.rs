@@ -1,5 +1,6 @@
 //! Clusters of `kvd` processes on free ports, each in a fresh directory that goes with it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -91,7 +92,13 @@ impl Cluster {
 
     /// Starts a node without waiting for it. Each start has a log file of its own.
     pub fn launch(&mut self, node: usize) {
-        let args = self.args(node);
+        self.launch_with(node, &[]);
+    }
+
+    /// Starts a node with further flags, this once, without waiting for it.
+    pub fn launch_with(&mut self, node: usize, flags: &[&str]) {
+        let mut args = self.args(node);
+        args.extend(flags.iter().map(|&flag| flag.to_owned()));
         let starts = self.nodes[node].starts + 1;
         let log = self.root.path().join(format!("{}.{starts}.log", self.nodes[node].name));
         let process = Kvd::start(&args, log);
@@ -161,6 +168,20 @@ impl Cluster {
                 self.terminate(node).await;
             }
         }
+    }
+
+    /// SIGSTOP, and waits until no thread of it runs. It keeps its connections and says nothing.
+    pub async fn freeze(&mut self, node: usize) {
+        let process = self.nodes[node].running();
+        process.signal(libc::SIGSTOP);
+        let pid = process.pid();
+        until("every thread of a frozen process to have stopped", STOP_MAX, async || is_frozen(pid).then_some(()))
+            .await;
+    }
+
+    /// SIGCONT: a frozen node goes on.
+    pub fn thaw(&mut self, node: usize) {
+        self.nodes[node].running().signal(libc::SIGCONT);
     }
 
     fn take(&mut self, node: usize) -> Kvd {
@@ -249,6 +270,16 @@ impl Cluster {
             crate::files::replace_with_copy(&from.join(&node.name), &node.dir);
         }
     }
+}
+
+/// Whether all threads of a process are stopped.
+fn is_frozen(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    threads.flatten().all(|thread| {
+        // The state stands behind the name, which stands in parentheses.
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|behind| behind.trim_start().starts_with('T'))
+    })
 }
 
 /// An address nobody listens at. Its port lies below those the system gives to outgoing connections, one of which

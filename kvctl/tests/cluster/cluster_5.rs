@@ -2,66 +2,75 @@
 //! less than it acknowledged, and a refusal changes nothing.
 //!
 //! All three directories are put back before each case: the others would refuse a node that came from a copy.
-//!
-//! Left out: damage after a flush, a compaction and an ingest beside the live log, which the store's tests do.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+mod history;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::files::{Damage, Sum, regular_files, sums};
-use crate::load::{Load, fill};
+use crate::files::{Damage, Sum, below, differences, live_log, regular_files, sums};
 use crate::process::Start;
-use crate::scenario::{Scenario, beside_others};
+use crate::scenario::{Dice, Scenario, beside_others};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a damaged node is given to become ready or to end.
 const SETTLED_MAX: Duration = Duration::from_secs(15);
 /// Files of the short form.
 const SHORT_FILES: usize = 6;
+/// Tables of the short form beside the logs, after a long history.
+const SHORT_TABLES: usize = 3;
 /// The node whose files are damaged.
 const VICTIM: usize = 2;
 
-/// How the node ended before its files were damaged.
+/// What the node went through before its files were damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    Terminated,
-    /// Its live write-ahead log holds what it acknowledged last.
+enum Past {
+    /// It was asked to stop.
+    Stopped,
+    /// It was killed: its live write-ahead log holds what it acknowledged last.
     Killed,
+    /// It was killed, too, and while its live log was being written tables were merged, a snapshot came in, and the
+    /// log family was flushed. Nothing ingests tables: a snapshot's rows are written like any others, only un-synced.
+    Rewritten,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_after_kill() {
     let scenario = Scenario::begin("cluster_5::damage_after_kill");
-    damage_each_file(scenario, Ending::Killed).await;
+    damage_each_file(scenario, Past::Killed).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn damage_after_clean_stop() {
     let scenario = Scenario::begin("cluster_5::damage_after_clean_stop");
     if scenario.full {
-        damage_each_file(scenario, Ending::Terminated).await;
+        damage_each_file(scenario, Past::Stopped).await;
     } else {
         println!("only in the full form");
     }
 }
 
-async fn damage_each_file(scenario: Scenario, ending: Ending) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_after_flush_compaction_and_snapshot() {
+    let scenario = Scenario::begin("cluster_5::damage_after_flush_compaction_and_snapshot");
+    damage_each_file(scenario, Past::Rewritten).await;
+}
+
+async fn damage_each_file(scenario: Scenario, past: Past) {
     let _turn = beside_others().await;
-    let mut cluster = Cluster::form(3, &[]).await;
-    load_and_end(&mut cluster, ending).await;
+    let mut cluster = history::live_through(past, scenario, VICTIM).await;
     let pristine = cluster.folder("pristine");
     cluster.copy_directories(&pristine);
     let mut files = damageable(&cluster.nodes[VICTIM].dir);
     if !scenario.full {
-        files.truncate(SHORT_FILES);
+        files = sample(files, past, &mut scenario.dice());
     }
     let (mut served, mut refused, mut breaches) = (0, 0, Vec::new());
     for file in &files {
         for damage in [Damage::Flip, Damage::Cut] {
-            let case = Case { file, damage, ending };
+            let case = Case { file, damage, past };
             match case.run(&mut cluster, &pristine).await {
                 Verdict::Served => served += 1,
                 Verdict::Refused => refused += 1,
@@ -69,27 +78,24 @@ async fn damage_each_file(scenario: Scenario, ending: Ending) {
             }
         }
     }
-    println!("{ending:?}: {} files damaged twice, {served} times served, {refused} times refused", files.len());
+    println!("{past:?}: {} files damaged twice, {served} times served, {refused} times refused", files.len());
     let text = breaches.join("\n");
     assert!(breaches.is_empty(), "expected right data, or a refusal that names the file and changes nothing:\n{text}");
 }
 
-async fn load_and_end(cluster: &mut Cluster, ending: Ending) {
-    let client = cluster.client().await;
-    fill(&client, "filled/", 300, 1000, 10).await;
-    // A clean stop in between leaves table files beside the live log.
-    cluster.terminate(VICTIM).await;
-    cluster.start(VICTIM).await;
-    let load = Load::start(&client, "loaded");
-    load.more(300, PATIENCE).await;
-    match ending {
-        Ending::Killed => cluster.kill(VICTIM).await,
-        Ending::Terminated => {
-            cluster.terminate(VICTIM).await;
-        }
+/// Some of the files: those that matter most, or after a long history all logs, the manifest and some of the tables.
+fn sample(files: Vec<Vec<u8>>, past: Past, dice: &mut Dice) -> Vec<Vec<u8>> {
+    if past != Past::Rewritten {
+        return files.into_iter().take(SHORT_FILES).collect();
     }
-    drop(load);
-    cluster.terminate_all().await;
+    let is_log = |name: &[u8]| name.ends_with(b".log") || name.starts_with(b"db/MANIFEST-");
+    let (mut chosen, others): (Vec<_>, Vec<_>) = files.into_iter().partition(|name| is_log(name));
+    let mut tables: Vec<_> = others.into_iter().filter(|name| name.ends_with(b".sst")).collect();
+    for _ in 0..SHORT_TABLES.min(tables.len()) {
+        let place = dice.below(tables.len() as u64) as usize;
+        chosen.push(tables.swap_remove(place));
+    }
+    chosen
 }
 
 /// The files worth damaging: those that matter most first.
@@ -122,16 +128,11 @@ fn is_free_to_change(name: &[u8]) -> bool {
     file == "lock" || file == "LOCK" || file.starts_with("LOG")
 }
 
-/// The log file that was being written at the end.
-fn live_log(directory: &Path) -> Option<Vec<u8>> {
-    damageable(directory).into_iter().find(|name| name.ends_with(b".log"))
-}
-
 /// One file, damaged in one way.
 struct Case<'a> {
     file: &'a [u8],
     damage: Damage,
-    ending: Ending,
+    past: Past,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,16 +146,15 @@ enum Verdict {
 
 impl Case<'_> {
     fn text(&self) -> String {
-        format!("{:?} of {} after {:?}", self.damage, String::from_utf8_lossy(self.file), self.ending)
+        format!("{:?} of {} after {:?}", self.damage, String::from_utf8_lossy(self.file), self.past)
     }
 
     async fn run(&self, cluster: &mut Cluster, pristine: &Path) -> Verdict {
         cluster.kill_all().await;
         cluster.put_back_directories(pristine);
         let directory = cluster.nodes[VICTIM].dir.clone();
-        let acknowledged_is_damaged =
-            self.ending == Ending::Killed && live_log(&directory).is_some_and(|log| log == self.file);
-        self.damage.inflict(&self.path(&directory));
+        let acknowledged_is_damaged = self.past != Past::Stopped && live_log(&directory) == self.file;
+        self.damage.inflict(&below(&directory, self.file));
         let before = judged_sums(&directory);
         for node in 0..3 {
             cluster.launch(node);
@@ -168,11 +168,6 @@ impl Case<'_> {
         };
         println!("{}: {verdict:?}", self.text());
         verdict
-    }
-
-    fn path(&self, directory: &Path) -> PathBuf {
-        use std::os::unix::ffi::OsStrExt;
-        directory.join(std::ffi::OsStr::from_bytes(self.file))
     }
 
     async fn judge(&self, start: Start, cluster: &mut Cluster, before: &BTreeMap<Vec<u8>, Sum>) -> Verdict {
@@ -229,13 +224,6 @@ enum Compared {
     Different(String),
     /// The node ended over it.
     Ended(ExitStatus),
-}
-
-/// Names of the files that are not the same on both sides.
-fn differences(before: &BTreeMap<Vec<u8>, Sum>, after: &BTreeMap<Vec<u8>, Sum>) -> Vec<String> {
-    let names: BTreeSet<&Vec<u8>> = before.keys().chain(after.keys()).collect();
-    let differ = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
-    differ.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
 fn judged_sums(directory: &Path) -> BTreeMap<Vec<u8>, Sum> {

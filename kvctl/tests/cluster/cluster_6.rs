@@ -8,7 +8,7 @@ use trefoil_client::{Client, KeyRange};
 use crate::cluster::Cluster;
 use crate::files::replace_with_copy;
 use crate::load::fill;
-use crate::process::{READY_LINE, Start};
+use crate::process::{READY_LINE, Start, finish};
 use crate::scenario::{Scenario, beside_others};
 use crate::wait::until;
 
@@ -125,6 +125,71 @@ async fn put_copy_back(cluster: &mut Cluster, writes: u64, starts: usize, lines:
     cluster.nodes[node].process = None;
     replace_with_copy(&newest, &cluster.nodes[node].dir);
     cluster.start(node).await;
+}
+
+/// A copy of a running node's directory, put back after the node has gone on, has every start its peers know of and yet
+/// lacks what it had acknowledged since: its peers find it by its writer's position, after their own restart too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_a_running_node_is_refused() {
+    let scenario = Scenario::begin("cluster_6::a_copy_of_a_running_node_is_refused");
+    let _turn = beside_others().await;
+    let writes = scenario.pick(10_000, KEYS);
+    let mut cluster = Cluster::form(3, &[]).await;
+    fill(&cluster.client().await, "kept/", 100, 100, 1).await;
+    let node = cluster.follower().await;
+    let (copy, newest) = (cluster.folder("copy"), cluster.folder("newest"));
+    cluster.nodes[node].running().signal(libc::SIGSTOP);
+    replace_with_copy(&cluster.nodes[node].dir, &copy);
+    cluster.nodes[node].running().signal(libc::SIGCONT);
+    fill(&cluster.client().await, "kept/", writes, 100, 1).await;
+    is_heard(&cluster, node).await;
+    cluster.kill(node).await;
+    replace_with_copy(&cluster.nodes[node].dir, &newest);
+    replace_with_copy(&copy, &cluster.nodes[node].dir);
+    cluster.launch(node);
+    is_disowned(&mut cluster, node).await;
+    fill(&cluster.client().await, "kept/", writes, 100, 1).await;
+    cluster.terminate_all().await;
+    replace_with_copy(&copy, &cluster.nodes[node].dir);
+    for number in 0..3 {
+        cluster.launch(number);
+    }
+    is_disowned(&mut cluster, node).await;
+    cluster.terminate_all().await;
+    replace_with_copy(&newest, &cluster.nodes[node].dir);
+    cluster.start_all().await;
+    assert_eq!(count(&cluster.client().await).await, writes, "expected all writes to be there");
+    cluster.expect_equal_replicas().await;
+    println!("a copy of a running node, {writes} writes old, was refused, also by restarted peers");
+}
+
+/// All other nodes know how far this one has synced by now.
+async fn is_heard(cluster: &Cluster, node: usize) {
+    let own = cluster.status(node).await.expect("a status of a running node");
+    until("the others to hear how far a node has synced", PATIENCE, async || {
+        for other in (0..cluster.nodes.len()).filter(|other| *other != node) {
+            let known = cluster.status(other).await?.peers;
+            known.iter().find(|peer| peer.node == own.node && peer.synced_position >= own.synced_position)?;
+        }
+        Some(())
+    })
+    .await;
+}
+
+/// The node stays up, says that it stays out, and serves nothing.
+async fn is_disowned(cluster: &mut Cluster, node: usize) {
+    let name = cluster.nodes[node].name.clone();
+    let line = format!("this directory is not the newest of {name}, so it stays out");
+    says_any(cluster, &["it has lost its tail"]).await;
+    let process = cluster.nodes[node].running();
+    until(&line, PATIENCE, async || process.log().contains(&line).then_some(())).await;
+    let refused =
+        cluster.kvctl(&["get", "kept/00000001", "--consistency", "stale", "--endpoints", &cluster.nodes[node].client]);
+    let refused = finish(refused, PATIENCE).await;
+    refused.expect_code("a stale read from a node that stays out", &[3]);
+    assert!(refused.stderr.contains("stays out"), "expected the reason, not: {}", refused.stderr);
+    let process = cluster.nodes[node].running();
+    assert_eq!(process.exited(), None, "expected {name} to stay up:\n{}", process.log_end());
 }
 
 /// Some running node's log holds one of these.

@@ -2,7 +2,8 @@
 //!
 //! Names are bytes throughout: file systems promise nothing more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,36 @@ pub fn sum(path: &Path) -> Sum {
 /// The sums of all regular files below `root`.
 pub fn sums(root: &Path) -> BTreeMap<Vec<u8>, Sum> {
     regular_files(root).into_iter().map(|(name, path)| (name, sum(&path))).collect()
+}
+
+/// The sums of whatever is at `path`: of the files below a directory, of a file itself, of nothing.
+pub fn tree(path: &Path) -> BTreeMap<Vec<u8>, Sum> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => sums(path),
+        Ok(_) => BTreeMap::from([(Vec::new(), sum(path))]),
+        Err(_) => BTreeMap::new(),
+    }
+}
+
+/// Names of the files that are not the same on both sides.
+pub fn differences(before: &BTreeMap<Vec<u8>, Sum>, after: &BTreeMap<Vec<u8>, Sum>) -> Vec<String> {
+    let names: BTreeSet<&Vec<u8>> = before.keys().chain(after.keys()).collect();
+    let differ = names.into_iter().filter(|name| before.get(*name) != after.get(*name));
+    differ.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+}
+
+/// The write-ahead log that a node's database was writing last, by its path below the node's directory.
+pub fn live_log(directory: &Path) -> Vec<u8> {
+    let written = |path: &PathBuf| fs::metadata(path).is_ok_and(|file| file.len() > 0);
+    let mut files = regular_files(directory).into_iter();
+    // Their names are numbers of one length.
+    let newest = files.rfind(|(name, path)| name.ends_with(b".log") && written(path));
+    newest.unwrap_or_else(|| panic!("expected a write-ahead log below {directory:?}")).0
+}
+
+/// A path below a directory, given as bytes.
+pub fn below(directory: &Path, name: &[u8]) -> PathBuf {
+    directory.join(OsStr::from_bytes(name))
 }
 
 /// How many bytes the files below `root` have. Files that vanish meanwhile count nothing.

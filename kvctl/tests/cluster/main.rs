@@ -6,6 +6,7 @@
 //!
 //! Left out: what can be shown in one thread on simulated time, which the server's own tests do, and the bench.
 
+mod accept_loss;
 mod bad_start;
 mod cluster;
 mod cluster_10;
@@ -16,9 +17,17 @@ mod cluster_5;
 mod cluster_6;
 mod cluster_7;
 mod cluster_9;
+mod disk_space;
+mod errors_table;
 mod files;
+mod forwards;
+mod kvctl_transcripts;
 mod load;
+mod log_record;
 mod process;
 mod raw;
+mod refusal;
 mod scenario;
+mod services;
+mod transcript;
 mod wait;

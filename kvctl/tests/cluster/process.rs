@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use trefoil_world::clock::{self, Instant};
 
 use crate::wait::within;
@@ -138,10 +139,23 @@ impl Finished {
 
 /// Runs a command to its end, which must come within `bound`.
 pub async fn finish(command: Command, bound: Duration) -> Finished {
+    finish_given(command, b"", bound).await
+}
+
+/// Runs a command that can read `stdin` to its end, which must come within `bound`.
+pub async fn finish_given(command: Command, stdin: &[u8], bound: Duration) -> Finished {
     let said = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    match clock::timeout(bound, command.output()).await {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let run = async {
+        let mut child = command.spawn()?;
+        if let Some(mut pipe) = child.stdin.take() {
+            // One that reads none of it may have ended already.
+            let _ = pipe.write_all(stdin).await;
+        }
+        child.wait_with_output().await
+    };
+    match clock::timeout(bound, run).await {
         Ok(Ok(output)) => Finished {
             code: output.status.code(),
             stdout: output.stdout,

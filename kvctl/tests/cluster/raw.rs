@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status, Streaming};
 use trefoil_proto::v1;
 use trefoil_proto::v1::kv_client::KvClient;
 
@@ -14,6 +14,11 @@ const CONNECT_MAX: Duration = Duration::from_secs(1);
 pub async fn channel(address: &str) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URI");
     endpoint.connect_timeout(CONNECT_MAX).connect().await.ok()
+}
+
+/// A connection to a node that runs.
+pub async fn connected(address: &str) -> Channel {
+    channel(address).await.unwrap_or_else(|| panic!("expected a connection to {address}, where a node runs"))
 }
 
 /// The `Kv` service of a node, if it accepts a connection.
@@ -43,6 +48,13 @@ pub fn get(key: &str) -> v1::GetRequest {
 /// Writes a key.
 pub fn put(key: impl Into<bytes::Bytes>, value: impl Into<bytes::Bytes>) -> v1::PutRequest {
     v1::PutRequest { key: key.into(), value: value.into(), ..v1::PutRequest::default() }
+}
+
+/// Reads a scan to its end.
+pub async fn drain(scan: Result<Response<Streaming<v1::ScanResponse>>, Status>) -> Result<(), Status> {
+    let mut chunks = scan?.into_inner();
+    while chunks.message().await?.is_some() {}
+    Ok(())
 }
 
 /// Code, `trefoil-outcome` and `trefoil-reason` of an error.

@@ -1,0 +1,147 @@
+//! The table "Without Trefoil's words": what a client meets below the API, and what the client library and `kvctl` say.
+//!
+//! An answer that does not come, or a connection that breaks, is `silent_leader.rs`'s.
+
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt;
+use tonic::{Code, Status};
+use trefoil_client::{Client, Error, Kind, Outcome};
+use trefoil_proto::peer::Introduction;
+use trefoil_proto::peer::peer_client::PeerClient;
+use trefoil_proto::v1::kv_client::KvClient;
+use trefoil_world::{clock, net};
+
+use super::{PATIENCE, expect_error, failed};
+use crate::cluster::{Cluster, free_address};
+use crate::errors_table::{rows, says};
+use crate::process::{finish, finish_given};
+use crate::raw::{self, bounded};
+use crate::scenario::{Scenario, beside_others};
+use crate::wait::until;
+
+/// Condition, code, what the client library says, `kvctl`'s exit code.
+const DOCUMENTED: [[&str; 4]; 5] = [
+    [
+        "a message over twice `--message-bytes-max`, refused before it is read",
+        "OUT_OF_RANGE `Error, decoded message length too large: found … bytes, the limit is: … bytes`",
+        "refused",
+        "3",
+    ],
+    ["a service or method the server does not have", "UNIMPLEMENTED", "refused", "3"],
+    ["no connection; nothing was sent", "none", "not done (`Unreachable`)", "4"],
+    [
+        "the connection broke, or the deadline passed, after sending",
+        "none, or any",
+        "a write: unknown; a read: not done",
+        "5; 3",
+    ],
+    [
+        "more connections than `--connections-max`; one that sends nothing in its first 10 s",
+        "the connection is closed",
+        "as a broken connection",
+        "4, 5 or 3",
+    ],
+];
+
+/// More than twice the largest request.
+const TOO_LARGE: usize = 4 << 20;
+const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// A connection that is closed at once is closed within this.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_table_is_as_these_tests_have_it() {
+    assert_eq!(
+        rows("Without Trefoil's words"),
+        DOCUMENTED,
+        "expected docs/errors.md (left) to say what is tested here"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refused_below_the_api() {
+    Scenario::begin("cluster_10::errors::wordless::refused_below_the_api");
+    let _turn = beside_others().await;
+    let cluster = Cluster::form(1, &[]).await;
+    let channel = raw::connected(&cluster.nodes[0].client).await;
+    let large = vec![b'v'; TOO_LARGE];
+    let put = bounded(raw::put("k", large.clone()), ATTEMPT_MAX);
+    let answer = KvClient::new(channel.clone()).put(put).await;
+    let status = failed("a message over twice the limit", answer);
+    expect_wordless(&status, Code::OutOfRange);
+    let documented = "Error, decoded message length too large: found … bytes, the limit is: … bytes";
+    assert!(says(documented, status.message()), "expected '{documented}', got {status:?}");
+    let answer = cluster.client().await.put("k", large.clone()).await;
+    expect_error("a message over twice the limit", answer.map(drop), &[Kind::MessageTooLarge], Outcome::Refused);
+    let put = finish_given(cluster.kvctl(&["put", "k", "-"]), &large, PATIENCE).await;
+    put.expect_code("kvctl put of a value over twice the limit", &[3]);
+
+    let answer = PeerClient::new(channel).introduce(bounded(Introduction::default(), ATTEMPT_MAX)).await;
+    expect_wordless(&failed("a service that is not there", answer), Code::Unimplemented);
+    // The other port has none of the services clients want.
+    let peer = &cluster.nodes[0].peer;
+    expect_error("the wrong port", connect(peer).await, &[Kind::Unsupported], Outcome::Refused);
+    expect_exit(&cluster, peer, &[3]).await;
+
+    let nobody = free_address().await;
+    expect_error("nobody there", connect(&nobody).await, &[Kind::Unreachable], Outcome::NotDone);
+    expect_exit(&cluster, &nobody, &[4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_are_closed() {
+    let scenario = Scenario::begin("cluster_10::errors::wordless::connections_that_are_closed");
+    let _turn = beside_others().await;
+    // Without a connection of the test's own.
+    let mut cluster = Cluster::plan(1, &["--connections-max", "2"]).await;
+    cluster.start(0).await;
+    let address = cluster.nodes[0].client.clone();
+    let (mut first, second, mut third) = (dial(&address).await, dial(&address).await, dial(&address).await);
+    let from = clock::now();
+    assert!(is_closed(&mut third, AT_ONCE).await, "expected a third connection to be closed at once, of two allowed");
+    let kinds = [Kind::ConnectionLost, Kind::Unreachable, Kind::Deadline];
+    expect_error("no place for a connection", connect(&address).await, &kinds, Outcome::NotDone);
+    expect_exit(&cluster, &address, &[3, 4, 5]).await;
+    if scenario.full {
+        assert!(is_closed(&mut first, PATIENCE).await, "expected a connection that sends nothing to be closed");
+        println!("a connection that sent nothing was closed {:?} later", from.elapsed());
+    }
+    drop((first, second));
+    until("a put once there is a place for a connection", PATIENCE, async || {
+        let mut kv = raw::kv(&address).await?;
+        kv.put(bounded(raw::put("k", "v"), ATTEMPT_MAX)).await.ok()
+    })
+    .await;
+}
+
+async fn dial(address: &str) -> net::Stream {
+    net::dial(address).await.unwrap_or_else(|error| panic!("expected a connection to {address}: {error}"))
+}
+
+/// Whether the other side closes a connection within `bound`.
+async fn is_closed(stream: &mut net::Stream, bound: Duration) -> bool {
+    let read = async {
+        let mut bytes = [0; 256];
+        // It may say something first.
+        while stream.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+    };
+    clock::timeout(bound, read).await.is_ok()
+}
+
+async fn connect(address: &str) -> Result<(), Error> {
+    Client::builder([address]).timeout(CONNECT_MAX).connect().await.map(drop)
+}
+
+fn expect_wordless(status: &Status, code: Code) {
+    let expected = (code, String::new(), String::new());
+    assert_eq!(raw::words(status), expected, "expected this code, and no words of Trefoil's: {status:?}");
+}
+
+/// `kvctl get` at an endpoint exits with one of these.
+async fn expect_exit(cluster: &Cluster, endpoint: &str, codes: &[i32]) {
+    let mut get = cluster.kvctl(&["get", "k", "--timeout", "1s"]);
+    get.env("KVCTL_ENDPOINTS", endpoint);
+    finish(get, PATIENCE).await.expect_code(&format!("kvctl get at {endpoint}"), codes);
+}

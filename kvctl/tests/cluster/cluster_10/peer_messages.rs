@@ -1,0 +1,270 @@
+//! Random messages between nodes: well-formed, and with anything in their fields, said by somebody who knows of a
+//! cluster what is public.
+//!
+//! Whoever is believed may take part in elections, which is no damage but its right. So what names a node of the
+//! cluster is wrong in at least one field, and a stranger's words are malformed, out of date, or answers nobody asked
+//! for: the votes in them are of term 0.
+
+use bytes::Bytes;
+use trefoil_proto::peer::message::Body;
+use trefoil_proto::peer::{
+    AppendReply, AppendRequest, DigestRequest, Entry, Failure, Frame, Hello, Introduction, LogId, Message,
+    ProposeRequest, ReadIndexRequest, SnapshotChunk, SnapshotHead, TransferReply, TransferRequest, Vote, VoteReply,
+    VoteRequest, append_reply::Outcome,
+};
+
+use super::chance::{flag, junk, maybe, number, small_number, some, text};
+use super::commands::{command, put_bytes, put_number, read_command};
+use crate::scenario::Dice;
+
+/// Of the keyspaces there are, the one whose rows are the map.
+const META: u32 = 0;
+/// The id of a node that is none.
+const STRANGER: u64 = 77_777;
+
+/// What is public about a node.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub cluster: Bytes,
+    pub node: u64,
+    pub storage: Bytes,
+    pub start_count: u64,
+    pub replicas: Vec<u64>,
+}
+
+/// Opening words in the name of `claimed`, whom `to` has met. Some field is wrong; the run ids always are, which nobody
+/// else knows.
+pub fn wrong_hello(dice: &mut Dice, claimed: &Known, to: &Known) -> Hello {
+    let right = Hello {
+        cluster_id: claimed.cluster.clone(),
+        node_id: claimed.node,
+        storage_id: claimed.storage.clone(),
+        start_count: claimed.start_count,
+        protocol_min: 1,
+        protocol_max: 1,
+        to_node_id: to.node,
+        runs: (0..claimed.start_count.min(100)).map(|_| dice.roll()).collect(),
+        position: number(dice),
+    };
+    match dice.below(10) {
+        0 => Hello { cluster_id: dice.roll().to_be_bytes().repeat(2).into(), ..right },
+        1 => Hello { cluster_id: dice.bytes(15).into(), ..right },
+        2 => Hello { storage_id: dice.roll().to_be_bytes().repeat(2).into(), ..right },
+        3 => Hello { storage_id: dice.bytes(15).into(), ..right },
+        4 => Hello { protocol_min: 2, protocol_max: u32::MAX, ..right },
+        5 => Hello { protocol_min: 0, protocol_max: 0, ..right },
+        6 => Hello { to_node_id: to.node + 1 + dice.below(1000), ..right },
+        7 => Hello { node_id: to.node, ..right },
+        8 => Hello { runs: Vec::new(), ..right },
+        _ => Hello { start_count: number(dice), ..right },
+    }
+}
+
+/// Opening words of a node nobody knows, always the same one.
+pub fn stranger(to: &Known) -> Hello {
+    Hello {
+        cluster_id: to.cluster.clone(),
+        node_id: STRANGER,
+        storage_id: vec![7; 16].into(),
+        start_count: 1,
+        protocol_min: 1,
+        protocol_max: 1,
+        to_node_id: to.node,
+        runs: vec![7],
+        position: u64::MAX,
+    }
+}
+
+/// A frame without opening words. The messages' ids are their numbers.
+pub fn frame(dice: &mut Dice, to: &Known) -> Frame {
+    let mut messages = some(dice, |dice| message(dice, to));
+    messages.extend(some(dice, |dice| message(dice, to)));
+    for (id, message) in (1..).zip(&mut messages) {
+        message.id = id;
+    }
+    Frame { hello: None, messages, position: number(dice) }
+}
+
+fn message(dice: &mut Dice, to: &Known) -> Message {
+    Message { id: 0, from_replica: number(dice), to_replica: replica(dice, to), body: body(dice, to) }
+}
+
+/// One of the node's replicas, or any number.
+fn replica(dice: &mut Dice, to: &Known) -> u64 {
+    match to.replicas.get(dice.below(to.replicas.len() as u64) as usize) {
+        Some(replica) if dice.below(4) > 0 => *replica,
+        Some(_) | None => number(dice),
+    }
+}
+
+fn body(dice: &mut Dice, to: &Known) -> Option<Body> {
+    maybe(dice, |dice| match dice.below(8) {
+        0 => Body::Append(AppendRequest {
+            vote: vote(dice),
+            previous: log_id(dice),
+            leader_committed: log_id(dice),
+            entries: some(dice, |dice| Entry { id: log_id(dice), payload: payload(dice) }),
+        }),
+        1 => Body::AppendReply(AppendReply { outcome: append_outcome(dice) }),
+        2 => Body::Vote(vote_request(dice)),
+        3 => Body::PreVote(vote_request(dice)),
+        4 => Body::VoteReply(VoteReply { vote: vote(dice), last_log: log_id(dice), granted: flag(dice) }),
+        5 => Body::Transfer(TransferRequest {
+            from_leader: vote(dice),
+            to_replica: replica(dice, to),
+            last_log: log_id(dice),
+        }),
+        6 => Body::TransferReply(TransferReply { accepted: flag(dice), why: text(dice) }),
+        _ => Body::Failure(Failure { reason: text(dice) }),
+    })
+}
+
+fn vote_request(dice: &mut Dice) -> VoteRequest {
+    VoteRequest { vote: vote(dice), last_log: log_id(dice), leader_transfer: flag(dice) }
+}
+
+/// Out of date whatever else it says.
+fn vote(dice: &mut Dice) -> Option<Vote> {
+    maybe(dice, |dice| Vote { term: 0, replica: number(dice), committed: flag(dice) })
+}
+
+fn log_id(dice: &mut Dice) -> Option<LogId> {
+    maybe(dice, |dice| LogId { term: number(dice), index: number(dice) })
+}
+
+fn append_outcome(dice: &mut Dice) -> Option<Outcome> {
+    maybe(dice, |dice| match dice.below(5) {
+        0 => Outcome::Success(flag(dice)),
+        1 => Outcome::Conflict(flag(dice)),
+        2 => Outcome::HigherVote(Vote { term: number(dice), replica: number(dice), committed: flag(dice) }),
+        3 => Outcome::PartialSuccess(LogId { term: number(dice), index: number(dice) }),
+        _ => Outcome::NothingTaken(flag(dice)),
+    })
+}
+
+/// What a log entry holds: a kind, and mostly nonsense.
+fn payload(dice: &mut Dice) -> Bytes {
+    let mut out = vec![dice.below(5) as u8];
+    match dice.below(3) {
+        0 => {}
+        1 => out.extend(membership(dice)),
+        _ => out.extend(dice.bytes(40)),
+    }
+    out.into()
+}
+
+/// Voters in one or two configurations, and the nodes they live on.
+fn membership(dice: &mut Dice) -> Vec<u8> {
+    let mut out = Vec::new();
+    let configs = some(dice, |dice| some(dice, number));
+    put_number(&mut out, configs.len() as u64);
+    for config in &configs {
+        put_number(&mut out, config.len() as u64);
+        config.iter().for_each(|voter| put_number(&mut out, *voter));
+    }
+    let homes = some(dice, |dice| [number(dice), number(dice)]);
+    put_number(&mut out, homes.len() as u64);
+    homes.iter().flatten().for_each(|number| put_number(&mut out, *number));
+    out
+}
+
+/// A snapshot that is not to be installed, behind these opening words.
+pub fn snapshot(dice: &mut Dice, hello: Option<Hello>, to: &Known) -> Vec<SnapshotChunk> {
+    let head = maybe(dice, |dice| SnapshotHead {
+        to_replica: replica(dice, to),
+        vote: vote(dice),
+        last_applied: log_id(dice),
+        membership_at: log_id(dice),
+        membership: if flag(dice) { membership(dice).into() } else { dice.bytes(30).into() },
+    });
+    let mut chunks = vec![SnapshotChunk { hello, head, ..SnapshotChunk::default() }];
+    let mut total = 0;
+    for _ in 0..dice.below(4) {
+        let (rows, count) = rows(dice);
+        let crc32 = if dice.below(4) == 0 { dice.roll() as u32 } else { crc32(&rows) };
+        total += count;
+        chunks.push(SnapshotChunk { rows: rows.into(), crc32, ..SnapshotChunk::default() });
+    }
+    if dice.below(4) > 0 {
+        let rows_total = Some(if flag(dice) { total } else { number(dice) });
+        chunks.push(SnapshotChunk { rows_total, ..SnapshotChunk::default() });
+    }
+    chunks
+}
+
+/// Rows of a snapshot and how many they are, or nonsense.
+fn rows(dice: &mut Dice) -> (Vec<u8>, u64) {
+    if dice.below(4) == 0 {
+        return (dice.bytes(100), 0);
+    }
+    let rows = some(dice, |dice| {
+        let mut row = vec![dice.below(5) as u8];
+        put_bytes(&mut row, &dice.bytes(20));
+        put_bytes(&mut row, &dice.bytes(40));
+        row
+    });
+    (rows.concat(), rows.len() as u64)
+}
+
+/// The checksum of chunks (CRC-32 as in zlib).
+fn crc32(bytes: &[u8]) -> u32 {
+    let bit = |crc: u32| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| bit(crc)))
+}
+
+/// A command handed on. What is for the map only reads.
+pub fn propose(dice: &mut Dice, to: &Known) -> ProposeRequest {
+    let keyspace_id = keyspace(dice);
+    let command = if keyspace_id == META { read_command(dice) } else { command(dice) };
+    ProposeRequest {
+        cluster_id: cluster(dice, to),
+        keyspace_id,
+        partition: partition(dice),
+        command: command.into(),
+        deadline_ms: number(dice),
+        session: if flag(dice) { 0 } else { number(dice) },
+        sequence: number(dice),
+        acknowledged: number(dice),
+    }
+}
+
+pub fn read_index(dice: &mut Dice, to: &Known) -> ReadIndexRequest {
+    ReadIndexRequest {
+        cluster_id: cluster(dice, to),
+        keyspace_id: keyspace(dice),
+        partition: partition(dice),
+        deadline_ms: number(dice),
+    }
+}
+
+pub fn digest(dice: &mut Dice, to: &Known) -> DigestRequest {
+    DigestRequest {
+        cluster_id: cluster(dice, to),
+        keyspace_id: keyspace(dice),
+        partition: partition(dice),
+        revision: number(dice),
+    }
+}
+
+pub fn introduction(dice: &mut Dice) -> Introduction {
+    let name = if flag(dice) { text(dice) } else { format!("n{}", dice.below(4)) };
+    Introduction { name, storage_id: junk(dice), initial_cluster: text(dice) }
+}
+
+/// Mostly the right one.
+fn cluster(dice: &mut Dice, to: &Known) -> Bytes {
+    if dice.below(4) > 0 { to.cluster.clone() } else { junk(dice) }
+}
+
+/// Mostly the default one.
+fn keyspace(dice: &mut Dice) -> u32 {
+    match dice.below(4) {
+        0 => small_number(dice),
+        1 => META,
+        _ => 1,
+    }
+}
+
+fn partition(dice: &mut Dice) -> u32 {
+    if dice.below(4) > 0 { 0 } else { small_number(dice) }
+}
