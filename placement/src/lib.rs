@@ -69,6 +69,20 @@ impl Mode {
             Mode::Leaderless => "leaderless",
         }
     }
+
+    /// The byte it is stored as. Never changes.
+    pub fn code(self) -> u8 {
+        match self {
+            Mode::Leader => 1,
+            Mode::MultiLeader => 2,
+            Mode::Leaderless => 3,
+        }
+    }
+
+    /// The mode stored as this byte.
+    pub fn of_code(code: u8) -> Option<Mode> {
+        [Mode::Leader, Mode::MultiLeader, Mode::Leaderless].into_iter().find(|mode| mode.code() == code)
+    }
 }
 
 /// How far a replica has come: a `live` one without data has lost it and must never answer.

@@ -167,11 +167,11 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path) -> Result<(), DiskErro
     if storage.is_some_and(|storage| storage.as_ref() != mark.storage_id.to_be_bytes()) {
         return Err(DiskError::ForeignMark { path: mark_path.to_owned() });
     }
-    judge_manifest(db, mark.manifest)?;
     if mark.position > position {
         let lost = mark.position - position;
         return Err(DiskError::LostTail { path: db.to_owned(), found: position, mark: mark.position, lost });
     }
+    judge_manifest(db, mark.manifest)?;
     found.verify(VERIFY_BYTES_MAX).map_err(engine_error)
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::info;
-use trefoil_placement::{NodeId, PartitionId};
+use trefoil_placement::{Mode, NodeId, PartitionId};
 use trefoil_proto::peer::{Introduction, IntroductionReply};
 use trefoil_store::engine::{Batch, Durability, Family};
 use trefoil_store::key;
@@ -94,7 +94,7 @@ pub async fn adopt(
     let mut batch = Batch::new();
     batch.put(Family::Node, key::node::FOUNDING, &record.encode());
     batch.put(Family::Node, key::node::IDENTITY, &Identity::encode(record.cluster, me.node));
-    let meta = ReplicaRecord { partition: PartitionId::META, store };
+    let meta = ReplicaRecord { partition: PartitionId::META, store, mode: Mode::Leader };
     batch.put(Family::Node, &key::node::replica(me.meta_replica()), &meta.encode());
     writer.write(batch, Durability::Sync).await?;
     service.founding.store(Some(Arc::new(record.clone())));

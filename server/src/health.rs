@@ -30,6 +30,7 @@ const WAITING_LINE_EVERY: Duration = Duration::from_secs(5);
 pub struct Health {
     ready: AtomicBool,
     serves: watch::Sender<bool>,
+    draining: AtomicBool,
     stays_out: OnceLock<String>,
     disk_full: AtomicBool,
     free_space_floor: u64,
@@ -49,6 +50,7 @@ impl Health {
         Health {
             ready: AtomicBool::new(false),
             serves: watch::Sender::new(false),
+            draining: AtomicBool::new(false),
             stays_out: OnceLock::new(),
             disk_full: AtomicBool::new(false),
             free_space_floor,
@@ -71,8 +73,15 @@ impl Health {
         self.serves.subscribe()
     }
 
+    /// The node is stopping: clients should go elsewhere, for good.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        self.note_serves(false);
+    }
+
     /// Notes whether clients should come here now.
     pub fn note_serves(&self, serves: bool) {
+        let serves = serves && !self.draining.load(Ordering::Relaxed);
         self.serves.send_if_modified(|now| std::mem::replace(now, serves) != serves);
     }
 

@@ -1,7 +1,7 @@
 //! `kvd`: arguments, configuration, node, exit code; nothing else.
 //!
-//! Exit codes: 0 stopped on request, 1 could not start, 2 wrong usage or settings, 74 stopped at once because
-//! the disk or a replica failed.
+//! Exit codes: 0 stopped on request, 1 could not start, 2 wrong usage or settings, 70 stopped at once because an
+//! invariant was broken, 74 stopped at once because the disk or a replica failed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -21,9 +21,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_NOT_STARTED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
+const EXIT_BROKEN: i32 = 70;
 const EXIT_DISK: i32 = 74;
 
 fn main() -> ExitCode {
+    end_at_a_panic();
     let cli = Cli::parse();
     match run(cli) {
         Ok(Ended::BeforeServing) => ExitCode::SUCCESS,
@@ -51,6 +53,15 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
     let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
     let why = error.message().replace('\n', " ");
     line.map_or(why.clone(), |line| format!("line {line}: {why}"))
+}
+
+/// A broken invariant in one task leaves the others with half a node: all of it ends.
+fn end_at_a_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("kvd: stopping at once: {panic}");
+        // SAFETY: ends the process without running anything else.
+        unsafe { libc::_exit(EXIT_BROKEN) }
+    }));
 }
 
 /// How a run came to its end.

@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::{Instrument, error, info, warn};
 use trefoil_causality::{ReplicaId, Revision};
-use trefoil_placement::{KeyspaceId, Mode, PartitionId, PlacementRow, Stage};
+use trefoil_placement::{KeyspaceId, PartitionId, PlacementRow, Stage};
 use trefoil_store::command::{Command, Op, Outcome, Txn};
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Order, Visit};
 use trefoil_store::key;
@@ -73,6 +73,8 @@ pub(crate) struct Membership {
     line: WaitingLine,
     /// Committed position to reach before being ready, per replica, noted when its leader was first heard.
     goals: BTreeMap<ReplicaId, u64>,
+    /// The cleaning up under way.
+    cleaning: Option<JoinHandle<anyhow::Result<()>>>,
     /// The change of `_meta` under way.
     changing: Option<JoinHandle<()>>,
     next_comparison: clock::Instant,
@@ -145,6 +147,7 @@ impl Membership {
             rafts,
             line,
             goals: BTreeMap::new(),
+            cleaning: None,
             changing: None,
             next_comparison,
             comparing: None,
@@ -204,15 +207,10 @@ impl Membership {
                 raft.initialize(voters.iter().map(|voter| (voter.meta_replica(), voter.node)).collect()).await?;
             }
         }
-        let started = Replica::start(self.mode_of(record.partition), raft.clone())?;
+        let started = Replica::start(record.mode, raft.clone())?;
         insert(&self.rafts, replica, raft);
         insert(&self.router.replicas, record.partition, Arc::new(started));
         Ok(())
-    }
-
-    fn mode_of(&self, partition: PartitionId) -> Mode {
-        let map = self.router.map.load();
-        map.keyspaces.get(&partition.keyspace).map_or(Mode::Leader, |keyspace| keyspace.mode)
     }
 
     /// One round of a member's duties.
@@ -227,12 +225,11 @@ impl Membership {
         }
         for raft in self.rafts.load().values() {
             raft.trim_log(self.shared.config.log_keep).await?;
-            raft.scrub().await?;
             if let Some(why) = raft.state().stopped {
                 return Err(anyhow!("{} of partition {} stopped: {why}", raft.replica, raft.partition));
             }
         }
-        self.shared.stores.sweep()?;
+        self.clean_up().await?;
         self.shared.engine.check()?;
         self.manifest.note(self.shared.engine.clone(), &self.shared.writer).await?;
         self.check_disk();
@@ -240,6 +237,26 @@ impl Membership {
         self.report_strangers();
         self.check_ready(&rows);
         self.shared.health.note_serves(self.serves());
+        Ok(())
+    }
+
+    /// Removes history nobody reads and the rows of retired store numbers, beside the duties: it may have to wait.
+    async fn clean_up(&mut self) -> anyhow::Result<()> {
+        if self.cleaning.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Ok(());
+        }
+        if let Some(task) = self.cleaning.take() {
+            task.await.context("cleaning up")??;
+        }
+        let (rafts, stores) = (self.rafts.load_full(), self.shared.stores.clone());
+        let clean = async move {
+            for raft in rafts.values() {
+                raft.scrub().await?;
+            }
+            task::blocking(move || stores.sweep()).await??;
+            anyhow::Ok(())
+        };
+        self.cleaning = Some(task::spawn(clean.in_current_span()));
         Ok(())
     }
 
@@ -352,7 +369,10 @@ impl Membership {
     }
 
     async fn create(&mut self, row: &PlacementRow, replica: ReplicaId) -> anyhow::Result<()> {
-        let record = ReplicaRecord { partition: row.partition, store: self.shared.stores.allocate().await? };
+        let keyspace = self.router.map.load().keyspaces.get(&row.partition.keyspace).map(|keyspace| keyspace.mode);
+        let mode =
+            keyspace.with_context(|| format!("{} is placed, but its keyspace is not in the map", row.partition))?;
+        let record = ReplicaRecord { partition: row.partition, store: self.shared.stores.allocate().await?, mode };
         let mut batch = Batch::new();
         batch.put(Family::Node, &key::node::replica(replica), &record.encode());
         self.shared.writer.write(batch, Durability::Sync).await?;
@@ -383,8 +403,13 @@ impl Membership {
         self.next_comparison = clock::now() + self.shared.config.verify_interval;
         let (router, health) = (self.router.clone(), self.shared.health.clone());
         let compare = async move {
-            for replica in router.replicas.load_full().values().filter(|replica| replica.raft().state().leads) {
+            for replica in router.replicas.load_full().values() {
                 let partition = replica.raft().partition;
+                if !replica.raft().state().leads {
+                    // Whoever leads now says how the replicas are.
+                    health.alarm(content_of(partition), None);
+                    continue;
+                }
                 match verify::compare(&router, replica).await {
                     Ok(found) => note_comparison(&health, partition, &found),
                     Err(error) => warn!(%partition, "replicas not compared: {error}"),
@@ -484,8 +509,12 @@ fn note_comparison(health: &Health, partition: PartitionId, found: &Comparison) 
         warn!(%partition, "the replica on {node} was not compared: {why}");
     }
     if found.not_compared.is_empty() || !found.differences.is_empty() {
-        health.alarm(format!("content of {partition}"), differences(partition, &found.differences));
+        health.alarm(content_of(partition), differences(partition, &found.differences));
     }
+}
+
+fn content_of(partition: PartitionId) -> String {
+    format!("content of {partition}")
 }
 
 fn differences(partition: PartitionId, found: &[Difference]) -> Option<String> {

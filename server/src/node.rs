@@ -152,7 +152,7 @@ impl Node {
 
     /// Stops: hands leadership over, stops the replicas, and leaves nothing for the next start to replay.
     pub async fn stop(self) -> anyhow::Result<()> {
-        self.health.note_serves(false);
+        self.health.drain();
         let member = self.member.load_full();
         if let Some(member) = &member {
             let peers = member.router.peers.clone();

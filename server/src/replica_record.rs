@@ -4,7 +4,7 @@
 //! lost it.
 
 use bytes::Bytes;
-use trefoil_placement::{KeyspaceId, PartitionId};
+use trefoil_placement::{KeyspaceId, Mode, PartitionId};
 use trefoil_store::codec::{Decoder, Malformed, put_u64};
 use trefoil_store::key::StoreNumber;
 
@@ -15,6 +15,8 @@ const FORMAT: u8 = 1;
 pub struct ReplicaRecord {
     pub partition: PartitionId,
     pub store: StoreNumber,
+    /// Kept here, so that a replica starts as what it is before there is a map.
+    pub mode: Mode,
 }
 
 impl ReplicaRecord {
@@ -23,6 +25,7 @@ impl ReplicaRecord {
         for number in [self.partition.keyspace.0, self.partition.index, self.store.0] {
             put_u64(&mut out, u64::from(number));
         }
+        out.push(self.mode.code());
         out
     }
 
@@ -33,7 +36,8 @@ impl ReplicaRecord {
         }
         let partition = PartitionId { keyspace: KeyspaceId(from.u32()?), index: from.u32()? };
         let store = StoreNumber(from.u32()?);
+        let mode = Mode::of_code(from.u8()?).ok_or_else(|| from.malformed())?;
         from.end()?;
-        Ok(ReplicaRecord { partition, store })
+        Ok(ReplicaRecord { partition, store, mode })
     }
 }

@@ -77,14 +77,30 @@ impl Router {
         deadline: Instant,
     ) -> Result<(Outcome, NodeId), Error> {
         let Some(local) = &target.local else {
-            let holder = self.any_holder(&target.row)?;
-            return Ok((self.forward(&target.row, holder, command, request, deadline).await?, holder));
+            return self.write_elsewhere(&target.row, command, request, deadline).await;
         };
         match local.write(command.clone(), request, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) => {
                 Ok((self.forward(&target.row, leader, command, request, deadline).await?, leader))
             }
             result => Ok((result?, self.me)),
+        }
+    }
+
+    /// On a node without a replica: some holder is asked, and if that one names the leader, the leader.
+    async fn write_elsewhere(
+        &self,
+        row: &PlacementRow,
+        command: Command,
+        request: Option<RequestId>,
+        deadline: Instant,
+    ) -> Result<(Outcome, NodeId), Error> {
+        let holder = self.any_holder(row)?;
+        match self.forward(row, holder, command.clone(), request, deadline).await {
+            Err(Error::NotLeader { leader: Some(leader) }) if leader != holder => {
+                Ok((self.forward(row, leader, command, request, deadline).await?, leader))
+            }
+            result => Ok((result?, holder)),
         }
     }
 
@@ -107,8 +123,11 @@ impl Router {
         deadline: Instant,
     ) -> Result<(Answer, NodeId), Error> {
         let Some(local) = &target.local else {
-            let holder = self.any_holder(&target.row)?;
-            return Ok((self.read_elsewhere(&target.row, holder, op, deadline).await?, holder));
+            let (outcome, node) = self
+                .write_elsewhere(&target.row, Command::Op(Op::Range(op)), None, deadline)
+                .await
+                .map_err(read_only)?;
+            return Ok((range_answer(outcome)?, node));
         };
         match local.read(op.clone(), consistency, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) => {
@@ -293,31 +312,26 @@ impl Router {
             None => Err(unavailable("the leader's answer is empty".into())),
         }
     }
+}
 
-    /// A read on a node without a replica: the leader reads, linearizably whatever was asked.
-    async fn read_elsewhere(
-        &self,
-        row: &PlacementRow,
-        holder: NodeId,
-        op: RangeOp,
-        deadline: Instant,
-    ) -> Result<Answer, Error> {
-        let command = Command::Op(Op::Range(op));
-        let outcome = self.forward(row, holder, command, None, deadline).await;
-        let outcome = outcome.map_err(|error| match error {
-            // A read that has no answer has done nothing.
-            Error::Unknown { why } => Error::Unavailable { why },
-            other => other,
-        })?;
-        match outcome.result? {
-            Reply::Range(reply) => Ok(Answer { reply, revision: outcome.revision, effective: Effective::Linearizable }),
-            Reply::Put { .. }
-            | Reply::Delete { .. }
-            | Reply::Txn { .. }
-            | Reply::Compacted
-            | Reply::SessionOpened { .. }
-            | Reply::SessionClosed => Err(Error::Broken { why: "the leader answered another question".into() }),
-        }
+/// A read that has no answer has done nothing.
+fn read_only(error: Error) -> Error {
+    match error {
+        Error::Unknown { why } => Error::Unavailable { why },
+        other => other,
+    }
+}
+
+/// What the leader read for a node without a replica: linearizable, whatever was asked.
+fn range_answer(outcome: Outcome) -> Result<Answer, Error> {
+    match outcome.result? {
+        Reply::Range(reply) => Ok(Answer { reply, revision: outcome.revision, effective: Effective::Linearizable }),
+        Reply::Put { .. }
+        | Reply::Delete { .. }
+        | Reply::Txn { .. }
+        | Reply::Compacted
+        | Reply::SessionOpened { .. }
+        | Reply::SessionClosed => Err(Error::Broken { why: "the leader answered another question".into() }),
     }
 }
 

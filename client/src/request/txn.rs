@@ -53,7 +53,8 @@ impl Transact {
     pub async fn send(self) -> Result<TxnReply, Error> {
         let only_reads = self.txn.only_reads();
         let txn = v1::Txn::from(self.txn);
-        let prepare = move |header| v1::TxnRequest { header: Some(header), txn: Some(txn) };
+        let prepare =
+            move |header| v1::TxnRequest { header: Some(header), txn: Some(txn), ..v1::TxnRequest::default() };
         let reply = if only_reads {
             let how = self.client.how_to_read(self.timeout);
             self.client.shared.call(&prepare(self.client.header()), &how).await?

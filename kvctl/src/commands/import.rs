@@ -10,11 +10,13 @@
 //! * No symbolic link is followed below DIR, and nothing but regular files is opened.
 //! * At most [`BUDGET_KIB`] of files are in memory.
 
+use std::cell::Cell as Flag;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future;
 use futures::stream::{self, StreamExt};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::Semaphore;
@@ -56,6 +58,8 @@ struct Tally {
     stored: u64,
     bytes: u64,
     left: u64,
+    /// The first failure, or the last one whose outcome is unknown.
+    failure: Option<Error>,
 }
 
 /// Stores the files. Exits 3 when one could not be stored.
@@ -69,10 +73,10 @@ pub async fn run(args: Import, global: &Global, output: &mut Output) -> Result<E
         tally.left += 1;
         eprintln!("kvctl: not stored: {unreadable}");
     }
-    let done = store_all(found.files, &session, &args.prefix, timeout, &bar, &mut tally).await;
+    store_all(found.files, &session, &args.prefix, timeout, &bar, &mut tally).await;
     bar.finish_and_clear();
     print(&tally, found.skipped, output)?;
-    done?;
+    tally.ended()?;
     // A session that stays open ends by itself.
     let _ = session.close().await;
     Ok(if tally.left == 0 { Exit::Ok } else { Exit::Failed })
@@ -91,7 +95,7 @@ async fn store_all(
     timeout: Duration,
     bar: &ProgressBar,
     tally: &mut Tally,
-) -> Result<(), Failure> {
+) {
     let budget = Semaphore::new(BUDGET_KIB as usize);
     let store = |file: File| {
         let budget = &budget;
@@ -100,12 +104,15 @@ async fn store_all(
             (file, fate)
         }
     };
-    let mut fates = stream::iter(files).map(store).buffer_unordered(IN_FLIGHT);
+    let ending = Flag::new(false);
+    let going_on = stream::iter(files).take_while(|_| future::ready(!ending.get()));
+    let mut fates = going_on.map(store).buffer_unordered(IN_FLIGHT);
+    // After a failure no more files are begun, but what becomes of those under way is waited for.
     while let Some((file, fate)) = fates.next().await {
-        tally.note(&file.path, fate, bar)?;
+        tally.note(&file.path, fate, bar);
+        ending.set(tally.failure.is_some());
         bar.inc(1);
     }
-    Ok(())
 }
 
 async fn store(file: &File, session: &Session, prefix: &Bytes, timeout: Duration, budget: &Semaphore) -> Fate {
@@ -136,7 +143,7 @@ async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
 }
 
 impl Tally {
-    fn note(&mut self, path: &Path, fate: Fate, bar: &ProgressBar) -> Result<(), Failure> {
+    fn note(&mut self, path: &Path, fate: Fate, bar: &ProgressBar) {
         match fate {
             Fate::Stored { bytes } => {
                 self.stored += 1;
@@ -150,10 +157,24 @@ impl Tally {
             Fate::Failed(error) => {
                 let path = path.display();
                 bar.suspend(|| eprintln!("kvctl: the import ends at {path}"));
-                return Err(error.into());
+                let unknown = error.outcome() == Outcome::Unknown;
+                if self.failure.is_none() || unknown {
+                    self.failure = Some(error);
+                }
             }
         }
-        Ok(())
+    }
+
+    /// Why the import ended early, if it did. Some outcome that is unknown goes before others; and once a file is
+    /// stored, it is not that nothing was done.
+    fn ended(&mut self) -> Result<(), Failure> {
+        match self.failure.take() {
+            None => Ok(()),
+            Some(error) if error.outcome() != Outcome::Unknown && self.stored > 0 => {
+                Err(Failure::Local(error.to_string()))
+            }
+            Some(error) => Err(error.into()),
+        }
     }
 }
 

@@ -138,6 +138,40 @@ async fn the_last_of_three() {
     println!("the last of three answers stale reads, also after its restart, and takes no write");
 }
 
+/// A stale read that carries the context of a put sees at least that put, at whichever replica it is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_context_is_waited_for() {
+    let scenario = Scenario::begin("cluster_9::a_context_is_waited_for");
+    let _turn = beside_others().await;
+    let puts: u64 = scenario.pick(2_000, 200);
+    let cluster = Cluster::form(3, &[]).await;
+    let mut nodes = Vec::new();
+    for address in cluster.endpoints() {
+        nodes.push(raw::kv(&address).await.unwrap_or_else(|| panic!("expected a connection to {address}")));
+    }
+    let mut without = 0;
+    for number in 1..=puts {
+        let writer = (number % 3) as usize;
+        let put = bounded(raw::put("seen", number.to_be_bytes().to_vec()), PATIENCE);
+        let written = nodes[writer].put(put).await.expect("a put").into_inner();
+        for node in &mut nodes {
+            let blind = node.get(bounded(raw::stale_get("seen"), PATIENCE)).await.expect("a stale read").into_inner();
+            without += u64::from(value_of(&blind) < number);
+        }
+        for node in &mut nodes {
+            let get = v1::GetRequest { context: written.context.clone(), ..raw::stale_get("seen") };
+            let read = node.get(bounded(get, PATIENCE)).await.expect("a stale read with a context").into_inner();
+            assert!(value_of(&read) >= number, "expected at least put {number}, got {}", value_of(&read));
+        }
+    }
+    println!("{puts} puts: each was seen by stale reads with its context; {without} reads without were older");
+}
+
+fn value_of(reply: &v1::GetResponse) -> u64 {
+    let value = reply.values.first().map_or(&[][..], |pair| &pair.value);
+    value.try_into().map_or(0, u64::from_be_bytes)
+}
+
 /// A stale read at this node, which may just have been started.
 async fn expect_stale_read(address: &str) {
     let what = format!("a stale read at {address}");

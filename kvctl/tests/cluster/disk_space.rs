@@ -111,7 +111,7 @@ fn prefix(key: &'static str) -> v1::KeyRange {
 fn branches(success: Vec<Op>, failure: Vec<Op>) -> v1::TxnRequest {
     let ops = |ops: Vec<Op>| ops.into_iter().map(|op| v1::Op { op: Some(op) }).collect();
     let txn = v1::Txn { compares: Vec::new(), success: ops(success), failure: ops(failure) };
-    v1::TxnRequest { header: None, txn: Some(txn) }
+    v1::TxnRequest { txn: Some(txn), ..v1::TxnRequest::default() }
 }
 
 /// Whether `kvctl cluster status` shows the alarm.

@@ -70,6 +70,7 @@ impl Cluster for ClusterService {
             revision: at.0,
             keys: content.keys,
             sum: content.sum,
+            map_version: serving.router.map.load().version.0,
         }))
     }
 }

@@ -86,10 +86,10 @@ impl Call {
     }
 
     /// A transaction that only reads needs no log entry.
-    async fn read_txn(&self, txn: Txn) -> Result<v1::TxnResponse, Error> {
+    async fn read_txn(&self, txn: Txn, consistency: Consistency) -> Result<v1::TxnResponse, Error> {
         let op = Op::Txn(txn);
         mvcc::check(&op, &self.serving.limits)?;
-        let pinned = self.serving.router.scan(&self.keyspace, Consistency::Linearizable, self.deadline).await?;
+        let pinned = self.serving.router.scan(&self.keyspace, consistency, self.deadline).await?;
         let Reply::Txn { succeeded, replies } = pinned.read_txn(op).await? else {
             return Err(Error::Broken { why: "an answer to another question".into() });
         };
@@ -230,9 +230,18 @@ impl Kv for KvService {
 
     async fn txn(&self, request: Request<v1::TxnRequest>) -> Result<Response<v1::TxnResponse>, Status> {
         let call = self.begin(&request, request.get_ref().header.clone()).await?;
-        let txn = convert::txn(request.into_inner().txn)?;
+        let asked = request.into_inner();
+        let txn = convert::txn(asked.txn)?;
+        let consistency = convert::consistency(asked.consistency, &asked.context)?;
         if only_reads(&txn) {
-            return call.read_txn(txn).await.map(Response::new).map_err(Status::from);
+            return call.read_txn(txn, consistency).await.map(Response::new).map_err(Status::from);
+        }
+        if consistency != Consistency::Linearizable {
+            return Err(Error::Malformed {
+                field: "consistency",
+                why: "a transaction that may write is linearizable".into(),
+            }
+            .into());
         }
         let Done { header, revision, reply } = call.execute(Op::Txn(txn)).await?;
         let Reply::Txn { succeeded, replies } = reply else { return Err(other_question()) };

@@ -162,6 +162,14 @@ impl Peer for PeerService {
         let hello = first.hello.ok_or_else(|| Status::invalid_argument("a snapshot begins with the opening words"))?;
         let from = member.acquaintances.meet(&hello).await;
         let from = from.map_err(|refused| refusal(&refused))?;
+        let founders = self.founding.load();
+        let founder =
+            founders.as_ref().is_some_and(|record| record.founders.iter().any(|founder| founder.node == from));
+        if !founder && !member.router.map.load().nodes.contains_key(&from) {
+            return Err(Status::permission_denied(format!(
+                "{from} is not in the map: only Raft messages are taken from it"
+            )));
+        }
         let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot begins with its head"))?;
         let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();
         let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;

@@ -110,9 +110,9 @@ pub enum Refused {
     #[error("{node} has storage id {known}, not {claimed}: its directory was replaced")]
     OtherStorage { node: NodeId, known: StorageId, claimed: StorageId },
     #[error("{node} has started {known} times before, this copy of it only {claimed}: an old copy was put back")]
-    OldCopy { node: NodeId, known: u64, claimed: u64 },
+    OldCopy { node: NodeId, known: u64, claimed: u64, lost: Lost },
     #[error("start {count} of {node} was another one: an old copy was put back, or a second copy is running")]
-    SecondCopy { node: NodeId, count: u64 },
+    SecondCopy { node: NodeId, count: u64, lost: Lost },
     #[error("{node} had synced {known} batches, this copy of it has only {claimed}: it has lost its tail")]
     LostTail { node: NodeId, known: u64, claimed: u64 },
     #[error("it is this node's own id, {0}")]
@@ -125,15 +125,25 @@ pub enum Refused {
     Ending,
 }
 
+/// Whether a directory holds less than its node once said to hold. Of two copies that both hold it, one that knows only
+/// one of them cannot say which is the newest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost {
+    Something,
+    Nothing,
+}
+
 impl Refused {
     /// Whether this proves that the refused node's directory is not the newest of its name: it must serve nothing.
     pub fn proves_amnesia(&self) -> bool {
         match self {
             Refused::OtherStorage { .. }
-            | Refused::OldCopy { .. }
-            | Refused::SecondCopy { .. }
+            | Refused::OldCopy { lost: Lost::Something, .. }
+            | Refused::SecondCopy { lost: Lost::Something, .. }
             | Refused::LostTail { .. } => true,
-            Refused::Malformed
+            Refused::OldCopy { lost: Lost::Nothing, .. }
+            | Refused::SecondCopy { lost: Lost::Nothing, .. }
+            | Refused::Malformed
             | Refused::OtherCluster(_)
             | Refused::Protocol { .. }
             | Refused::Myself(_)
@@ -294,6 +304,8 @@ impl Acquaintances {
     /// # Errors
     /// The node is ending.
     pub async fn keep_positions(&self) -> Result<(), Ending> {
+        // A start that is being judged may be durable already and not yet seen: its row must not be overwritten.
+        let _one_at_a_time = self.judging.lock().await;
         let mut batch = Batch::new();
         {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -360,12 +372,14 @@ fn judge(
     if known.storage != claimed.storage {
         return Err(Refused::OtherStorage { node, known: known.storage, claimed: claimed.storage });
     }
+    let lost = if claimed.position < known.position { Lost::Something } else { Lost::Nothing };
     if claimed.start_count < known.start_count {
-        return Err(Refused::OldCopy { node, known: known.start_count, claimed: claimed.start_count });
+        return Err(Refused::OldCopy { node, known: known.start_count, claimed: claimed.start_count, lost });
     }
     let met = known.start_count > 0;
-    if met && run_at(known.start_count) != Some(known.run) {
-        return Err(Refused::SecondCopy { node, count: known.start_count });
+    // A claimant that has started too often since to remember that start is told apart by its position alone.
+    if met && run_at(known.start_count).is_some_and(|run| run != known.run) {
+        return Err(Refused::SecondCopy { node, count: known.start_count, lost });
     }
     // Within one start its words on several connections overtake each other.
     if !claimed.same_start(&known) && claimed.position < known.position {
@@ -399,6 +413,9 @@ mod tests {
         assert!(matches!(judged(Some(seen(1, 3, 7)), 1, &[9, 8]), Err(Refused::OldCopy { .. })));
         assert!(matches!(judged(Some(seen(1, 2, 8)), 1, &[9, 5]), Err(Refused::SecondCopy { .. })));
         assert!(matches!(judged(Some(seen(1, 2, 8)), 1, &[9, 5, 4, 3]), Err(Refused::SecondCopy { .. })));
+        let forgotten = Seen { start_count: 2000, ..seen(1, 0, 3) };
+        let judged = judge(NodeId(2), Some(seen(1, 2, 8)), forgotten, |_| None);
+        assert_eq!(judged, Ok(true), "started too often since to remember that start");
     }
 
     #[test]
@@ -410,6 +427,12 @@ mod tests {
         assert_eq!(judged(70), Ok(true));
         assert_eq!(judged(71), Ok(true));
         assert_eq!(judged(69), Err(Refused::LostTail { node: NodeId(2), known: 70, claimed: 69 }));
+        assert!(judged(69).is_err_and(|refused| refused.proves_amnesia()));
+        for (position, proves) in [(69, true), (70, false)] {
+            let other = Seen { run: 7, ..claim(position) };
+            let refused = judge(NodeId(2), Some(seen(1, 2, 8)), other, |_| Some(7));
+            assert!(refused.is_err_and(|refused| refused.proves_amnesia() == proves), "another start 2 at {position}");
+        }
         let overtaken = judge(NodeId(2), Some(seen(1, 2, 8)), claim(69), |count| Some(runs[count as usize - 1]));
         assert_eq!(overtaken, Ok(false), "an older word of the same start");
     }

@@ -128,11 +128,7 @@ impl KeyspaceRecord {
     fn encode(&self) -> Bytes {
         let mut out = vec![FORMAT];
         put_bytes(&mut out, self.name.as_bytes());
-        out.push(match self.mode {
-            Mode::Leader => 1,
-            Mode::MultiLeader => 2,
-            Mode::Leaderless => 3,
-        });
+        out.push(self.mode.code());
         put_u64(&mut out, u64::from(self.partitions));
         put_u64(&mut out, u64::from(self.factor));
         out.into()
@@ -142,12 +138,7 @@ impl KeyspaceRecord {
         let mut from = Decoder::new(bytes, "keyspace record");
         format(&mut from)?;
         let name = from.string()?;
-        let mode = match from.u8()? {
-            1 => Mode::Leader,
-            2 => Mode::MultiLeader,
-            3 => Mode::Leaderless,
-            _ => return Err(from.malformed()),
-        };
+        let mode = Mode::of_code(from.u8()?).ok_or_else(|| from.malformed())?;
         let record = KeyspaceRecord { name, mode, partitions: from.u32()?, factor: from.u32()? };
         from.end()?;
         Ok(record)

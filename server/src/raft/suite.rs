@@ -8,7 +8,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tempfile::TempDir;
 use trefoil_causality::ReplicaId;
-use trefoil_placement::PartitionId;
+use trefoil_placement::{Mode, PartitionId};
 use trefoil_store::engine::Engine;
 use trefoil_store::engine::memory::MemoryEngine;
 use trefoil_store::engine::rocks::RocksEngine;
@@ -57,7 +57,7 @@ impl StoreBuilder<Group, LogStore, StateMachine, Closing> for Kind {
         let writer = Writer::start(engine.clone(), mark, 0, Arc::new(|why| panic!("{why}"))).expect("a writer");
         let stores = Stores::open(engine.clone(), writer.clone(), &BTreeSet::new()).expect("stores");
         let log = LogStore::open(ReplicaId(1), engine.clone(), writer.clone()).expect("a log");
-        let record = ReplicaRecord { partition: PartitionId::DEFAULT, store: StoreNumber(1) };
+        let record = ReplicaRecord { partition: PartitionId::DEFAULT, store: StoreNumber(1), mode: Mode::Leader };
         let state = StateMachine::open(ReplicaId(1), record, engine, writer, Arc::new(stores)).expect("a state");
         Ok((closing, log, state))
     }

@@ -37,11 +37,11 @@ use crate::replication::{Answer, Consistency, Effective};
 const COMMANDS_MAX: usize = 16_384;
 /// Bytes of commands that may wait for their outcome.
 const COMMAND_BYTES_MAX: usize = 256 << 20;
-/// Commands of one log entry, and what they may weigh: their bytes, and more for each that may touch many keys, so that
-/// few of those share an entry. One command may exceed it.
+/// Commands of one log entry, and what they may weigh: their bytes, and more for each operation that may touch many keys
+/// or answer with values, so that few of those share an entry. One command may exceed it.
 const ENTRY_COMMANDS_MAX: usize = 2048;
 const ENTRY_WEIGHT_MAX: usize = 512 << 10;
-const MANY_KEYS_WEIGHT: usize = 64 << 10;
+const LARGE_ANSWER_WEIGHT: usize = 64 << 10;
 /// Log entries in flight.
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// After this, an entry without an outcome no longer holds its place.
@@ -95,7 +95,7 @@ impl Drop for Place<'_> {
 
 struct Pending {
     envelope: Vec<u8>,
-    /// What it counts in an entry: more than its bytes when it may touch many keys.
+    /// What it counts in an entry: more than its bytes when it may touch many keys or answer with values.
     weight: usize,
     deadline: Instant,
     answer: oneshot::Sender<Result<Outcome, Error>>,
@@ -137,10 +137,9 @@ impl LeaderReplica {
         let envelope = encode_envelope(&envelope);
         let _place = Place::take(&self.waiting_bytes, envelope.len())?;
         let pending = Pending { weight: weight + envelope.len(), envelope, deadline, answer };
-        self.commands.try_send(pending).map_err(|_| Error::Exhausted {
-            what: "the partition's command queue".into(),
-            limit: COMMANDS_MAX as u64,
-        })?;
+        self.commands
+            .try_send(pending)
+            .map_err(|error| not_queued(&error, "the partition's command queue", COMMANDS_MAX))?;
         match clock::timeout_at(deadline, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Error::Unknown { why: "the node is ending".into() }),
@@ -168,8 +167,14 @@ impl LeaderReplica {
         let view = self.raft.published().view();
         let found = mvcc::range(self.raft.engine().as_ref(), view.store.number(), &view.head, op, usize::MAX);
         let reply = found.map_err(|error| broken(&self.raft, &error))??;
-        // The row may be newer than the view that was loaded before it.
-        let newest = reply.pairs.first().map_or(view.head.revision, |pair| pair.mod_revision);
+        // The row may be newer than the view that was loaded before it; so may be its absence.
+        let newest = match reply.pairs.first() {
+            Some(pair) => pair.mod_revision,
+            None => {
+                let head = Head::load(self.raft.engine().as_ref(), view.store.number());
+                head.map_err(|error| broken(&self.raft, &error))?.revision
+            }
+        };
         Ok(Answer { reply, revision: newest.max(view.head.revision), effective })
     }
 
@@ -211,9 +216,7 @@ impl LeaderReplica {
     /// `NotLeader` when another replica should be asked. Nothing was read in any case.
     pub async fn read_index(&self, deadline: Instant) -> Result<u64, Error> {
         let (answer, answered) = oneshot::channel();
-        self.reads
-            .try_send(answer)
-            .map_err(|_| Error::Exhausted { what: "the partition's read queue".into(), limit: READS_MAX as u64 })?;
+        self.reads.try_send(answer).map_err(|error| not_queued(&error, "the partition's read queue", READS_MAX))?;
         match clock::timeout_at(deadline, answered).await {
             Err(_) => Err(Error::DeadlinePassed),
             Ok(Err(_)) => Err(Error::Unavailable { why: "the node is ending".into() }),
@@ -292,6 +295,13 @@ impl Scan {
     }
 }
 
+fn not_queued<T>(error: &mpsc::error::TrySendError<T>, what: &'static str, limit: usize) -> Error {
+    match error {
+        mpsc::error::TrySendError::Full(_) => Error::Exhausted { what: what.into(), limit: limit as u64 },
+        mpsc::error::TrySendError::Closed(_) => Error::Unavailable { why: "the node is ending".into() },
+    }
+}
+
 /// A local read that fails is no answer: the node will end over it.
 fn broken(raft: &RaftReplica, error: &EngineError) -> Error {
     raft.report_broken(error.to_string());
@@ -330,11 +340,10 @@ fn weight(command: &Command) -> usize {
 
 fn op_weight(op: &Op) -> usize {
     match op {
-        Op::Put(_) => 0,
-        Op::Range(range) if range.range.end == RangeEnd::Single => 0,
-        Op::Delete(delete) if delete.range.end == RangeEnd::Single => 0,
-        Op::Range(_) | Op::Delete(_) => MANY_KEYS_WEIGHT,
-        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).map(op_weight).max().unwrap_or(0),
+        Op::Put(put) if !put.previous => 0,
+        Op::Delete(delete) if !delete.previous && delete.range.end == RangeEnd::Single => 0,
+        Op::Put(_) | Op::Range(_) | Op::Delete(_) => LARGE_ANSWER_WEIGHT,
+        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).map(op_weight).sum(),
     }
 }
 

@@ -37,6 +37,8 @@ use crate::record::{ChangeRecord, Version, index_value};
 
 /// Keys one command may delete.
 pub const DELETED_KEYS_MAX: u64 = 100_000;
+/// Bytes of the keys one command may delete.
+pub const DELETED_KEY_BYTES_MAX: usize = 16 << 20;
 /// Bytes of keys and values one command may answer with; the last pair may exceed them.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -255,8 +257,9 @@ struct Run<'v, 'b> {
     own_revision: Revision,
     /// How many changes were made.
     changes: u32,
-    /// Keys that may still be deleted.
+    /// Keys that may still be deleted, and their bytes.
     deletes_left: u64,
+    key_bytes_left: usize,
     /// Bytes that may still be answered.
     bytes_left: usize,
 }
@@ -272,7 +275,8 @@ impl<'v, 'b> Run<'v, 'b> {
     fn new(view: &'v mut Overlay<'b>, store: StoreNumber, head: &'v mut Head) -> Run<'v, 'b> {
         let own_revision = head.revision.next();
         let (deletes_left, bytes_left) = (DELETED_KEYS_MAX, ANSWER_BYTES_MAX);
-        Run { view, store, head, own_revision, changes: 0, deletes_left, bytes_left }
+        let key_bytes_left = DELETED_KEY_BYTES_MAX;
+        Run { view, store, head, own_revision, changes: 0, deletes_left, key_bytes_left, bytes_left }
     }
 
     fn step(&mut self, step: &Step<'_>) -> Result<Reply, Halt> {
@@ -339,9 +343,11 @@ impl<'v, 'b> Run<'v, 'b> {
 
     fn doomed(&mut self, op: &DeleteOp) -> Result<Vec<Doomed>, Halt> {
         let (mut doomed, mut left, mut bytes_left) = (Vec::new(), self.deletes_left, self.bytes_left);
+        let mut key_bytes_left = self.key_bytes_left;
         let mut refusal = None;
         current_rows(&*self.view, self.store, &op.range, Order::Ascending, |key, row| {
-            let Some(still_left) = left.checked_sub(1) else {
+            key_bytes_left = key_bytes_left.saturating_sub(key.len());
+            let Some(still_left) = left.checked_sub(1).filter(|_| key_bytes_left > 0) else {
                 refusal = Some(Refusal::TooManyKeys { limit: DELETED_KEYS_MAX });
                 return Ok(Visit::Stop);
             };
@@ -362,7 +368,7 @@ impl<'v, 'b> Run<'v, 'b> {
             doomed.push(Doomed { key, sum, pair });
             Ok(Visit::Next)
         })?;
-        (self.deletes_left, self.bytes_left) = (left, bytes_left);
+        (self.deletes_left, self.key_bytes_left, self.bytes_left) = (left, key_bytes_left, bytes_left);
         refusal.map_or(Ok(doomed), |refusal| Err(Halt::Refused(refusal)))
     }
 

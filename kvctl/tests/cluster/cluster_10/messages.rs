@@ -39,7 +39,7 @@ pub fn asks(dice: &mut Dice) -> Vec<Ask> {
         Ask::Put(put(dice)),
         Ask::Delete(delete(dice)),
         Ask::Scan(scan(dice)),
-        Ask::Txn(v1::TxnRequest { header: header(dice), txn: maybe(dice, whole_txn) }),
+        Ask::Txn(v1::TxnRequest { header: header(dice), txn: maybe(dice, whole_txn), ..v1::TxnRequest::default() }),
         Ask::OpenSession(v1::OpenSessionRequest { header: header(dice) }),
         Ask::CloseSession(v1::CloseSessionRequest { header: header(dice), session: number(dice) }),
         Ask::Compact(v1::CompactRequest { header: header(dice), revision: number(dice) }),

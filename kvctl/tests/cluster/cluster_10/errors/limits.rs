@@ -58,7 +58,11 @@ async fn reached_bounds() {
     fill(&client, "large/", LARGE.0, LARGE.1, 1).await;
     let read = v1::RangeOp { range: Some(prefix("large/")), ..v1::RangeOp::default() };
     let success = vec![v1::Op { op: Some(v1::op::Op::Range(read)) }];
-    let txn = v1::TxnRequest { header: None, txn: Some(v1::Txn { success, ..v1::Txn::default() }) };
+    let txn = v1::TxnRequest {
+        header: None,
+        txn: Some(v1::Txn { success, ..v1::Txn::default() }),
+        ..v1::TxnRequest::default()
+    };
     ledger.check(ANSWER, &failed("a large answer", kv.txn(bounded(txn, PATIENCE)).await));
     fill(&client, "many/", DELETED_KEYS_MAX + 1, 1, 128).await;
     let delete = v1::DeleteRequest { range: Some(prefix("many/")), ..v1::DeleteRequest::default() };

@@ -226,7 +226,7 @@ fn malformed_transactions() -> Vec<(Case, Ask)> {
     let put = || v1::PutOp { key: "k".into(), ..v1::PutOp::default() };
     let compare = |compare: v1::Compare| {
         let txn = v1::Txn { compares: vec![compare], ..v1::Txn::default() };
-        Ask::Txn(v1::TxnRequest { header: None, txn: Some(txn) })
+        Ask::Txn(v1::TxnRequest { header: None, txn: Some(txn), ..v1::TxnRequest::default() })
     };
     let no_relation = v1::Compare { range: Some(key("k")), ..v1::Compare::default() };
     let no_target = v1::Compare { relation: v1::Relation::Equal.into(), ..no_relation.clone() };
@@ -235,7 +235,7 @@ fn malformed_transactions() -> Vec<(Case, Ask)> {
         (malformed("txn: is missing"), Ask::Txn(v1::TxnRequest::default())),
         (
             malformed("op: is none of range, put, delete, txn"),
-            Ask::Txn(v1::TxnRequest { header: None, txn: Some(no_op) }),
+            Ask::Txn(v1::TxnRequest { header: None, txn: Some(no_op), ..v1::TxnRequest::default() }),
         ),
         (
             malformed("value: must be empty when the present value is kept"),
@@ -274,5 +274,5 @@ fn only(ops: Vec<Op>) -> v1::Txn {
 }
 
 fn txn(ops: Vec<Op>) -> Ask {
-    Ask::Txn(v1::TxnRequest { header: None, txn: Some(only(ops)) })
+    Ask::Txn(v1::TxnRequest { header: None, txn: Some(only(ops)), ..v1::TxnRequest::default() })
 }
