@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tonic::Request;
 use trefoil_store::mvcc::Limits;
 use trefoil_world::clock::{self, Instant};
@@ -32,7 +33,14 @@ pub struct Serving {
     pub message_bytes_max: usize,
     pub request_timeout: Duration,
     pub health: Arc<Health>,
+    /// Room for requests in hand, in units of [`REQUEST_UNIT`].
+    pub requests: Arc<Semaphore>,
 }
+
+/// Bytes of one permit of [`Serving::requests`].
+pub const REQUEST_UNIT: usize = 1024;
+/// Bytes of requests in hand, of all connections together.
+pub const REQUEST_BYTES_MAX: usize = 512 << 20;
 
 /// Filled once the node is a member; empty while the cluster is forming.
 pub type MaybeServing = Arc<ArcSwapOption<Serving>>;

@@ -35,7 +35,10 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("kvd: {error:#}");
             let usage = error.downcast_ref::<BadSetting>().is_some() || error.downcast_ref::<BadFile>().is_some();
-            ExitCode::from(if usage { EXIT_USAGE } else { EXIT_NOT_STARTED })
+            let code = if usage { EXIT_USAGE } else { EXIT_NOT_STARTED };
+            // A node that had been started still holds its database, as above.
+            // SAFETY: as above.
+            unsafe { libc::_exit(i32::from(code)) }
         }
     }
 }
@@ -89,7 +92,8 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
             runtime.block_on(async {
                 let ports = Ports::listen(&config).await?;
                 let disk = disk::open(&config.data_dir, cli.serve.accept_loss_of_acknowledged_writes)?;
-                let node = Node::start(config, ports, disk, fatal()).await?;
+                let directory = config.data_dir.display().to_string();
+                let node = Node::start(config, ports, disk, fatal()).await.context(directory)?;
                 until_stopped().await?;
                 node.stop().await
             })?;

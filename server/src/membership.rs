@@ -34,8 +34,8 @@ use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Orde
 use trefoil_store::key;
 use trefoil_world::{clock, task};
 
-use crate::api::Serving;
 use crate::api::peer::{Member, RaftReplicas};
+use crate::api::{REQUEST_BYTES_MAX, REQUEST_UNIT, Serving};
 use crate::cluster::founding::{Founder, FoundingRecord};
 use crate::cluster::identity::{Acquaintances, Identity};
 use crate::cluster::map::{self, ClusterMap, NodeRecord};
@@ -135,6 +135,7 @@ impl Membership {
             message_bytes_max: shared.config.message_bytes_max,
             request_timeout: shared.config.request_timeout,
             health: shared.health.clone(),
+            requests: Arc::new(Semaphore::new(REQUEST_BYTES_MAX / REQUEST_UNIT)),
         })));
         let line = WaitingLine::new(shared.health.clone());
         let next_comparison = clock::now() + shared.config.verify_interval.min(FIRST_COMPARISON);

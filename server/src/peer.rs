@@ -93,11 +93,13 @@ pub struct Peers {
     addresses: Arc<AddressBook>,
     // Links are made on first use, from any task.
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
+    /// The node's: links are made by whoever needs one first.
+    span: Span,
 }
 
 impl Peers {
     pub fn new(acquaintances: Arc<Acquaintances>, addresses: Arc<AddressBook>) -> Peers {
-        Peers { acquaintances, addresses, links: Mutex::default() }
+        Peers { acquaintances, addresses, links: Mutex::default(), span: Span::current() }
     }
 
     /// Asks `node` and waits at most `ttl` for the answer.
@@ -158,7 +160,7 @@ impl Peers {
                 acquaintances: self.acquaintances.clone(),
                 addresses: self.addresses.clone(),
                 calls,
-                span: Span::current(),
+                span: self.span.clone(),
             };
             trefoil_world::task::spawn(keep.run());
             link

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use trefoil_proto::v1;
 use trefoil_world::clock;
 
@@ -165,6 +166,46 @@ async fn a_context_is_waited_for() {
         }
     }
     println!("{puts} puts: each was seen by stale reads with its context; {without} reads without were older");
+}
+
+/// A get that finds nothing has seen the delete, even one that was not answered yet: with its context, no replica shows
+/// the key again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_absence_has_a_context() {
+    let scenario = Scenario::begin("cluster_9::an_absence_has_a_context");
+    let _turn = beside_others().await;
+    let deletes: u64 = scenario.pick(2_000, 150);
+    let cluster = Cluster::form(3, &[]).await;
+    let leader = cluster.nodes[cluster.leader().await].client.clone();
+    let mut kv = raw::kv(&leader).await.unwrap_or_else(|| panic!("expected a connection to {leader}"));
+    let mut others = Vec::new();
+    for address in cluster.endpoints().into_iter().filter(|address| *address != leader) {
+        others.push(raw::kv(&address).await.unwrap_or_else(|| panic!("expected a connection to {address}")));
+    }
+    let mut misses = 0;
+    for number in 0..deletes {
+        kv.put(bounded(raw::put("gone", number.to_be_bytes().to_vec()), PATIENCE)).await.expect("a put");
+        let mut deleting = kv.clone();
+        let range = Some(v1::KeyRange { key: "gone".into(), end: None });
+        let delete = v1::DeleteRequest { range, ..v1::DeleteRequest::default() };
+        let reads = (0..8).map(|_| {
+            let mut kv = kv.clone();
+            async move { kv.get(bounded(raw::stale_get("gone"), PATIENCE)).await.expect("a stale read").into_inner() }
+        });
+        let (deleted, reads) = tokio::join!(deleting.delete(bounded(delete, PATIENCE)), join_all(reads));
+        deleted.expect("a delete");
+        for miss in reads.into_iter().filter(|read| read.values.is_empty()) {
+            misses += 1;
+            for node in &mut others {
+                let get = v1::GetRequest { context: miss.context.clone(), ..raw::stale_get("gone") };
+                let read = node.get(bounded(get, PATIENCE)).await.expect("a stale read with a context").into_inner();
+                assert!(read.values.is_empty(), "expected {number} to stay deleted for who has seen that it is");
+            }
+        }
+    }
+    println!(
+        "{deletes} deletes, {misses} reads beside them that found nothing: so did other replicas with their context"
+    );
 }
 
 fn value_of(reply: &v1::GetResponse) -> u64 {

@@ -7,9 +7,13 @@
 //! Left out: what can be shown in one thread on simulated time, which the server's own tests do, and the bench.
 
 mod accept_loss;
+mod addresses;
 mod bad_start;
+mod clean_stop;
 mod cluster;
+mod cluster_1;
 mod cluster_10;
+mod cluster_11;
 mod cluster_2;
 mod cluster_3;
 mod cluster_4;
@@ -17,6 +21,7 @@ mod cluster_5;
 mod cluster_6;
 mod cluster_7;
 mod cluster_9;
+mod configuration;
 mod disk_space;
 mod errors_table;
 mod files;
@@ -29,5 +34,7 @@ mod raw;
 mod refusal;
 mod scenario;
 mod services;
+mod six_nodes;
 mod transcript;
 mod wait;
+mod waiting_line;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::Stream;
 use prost::Message;
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 use trefoil_causality::Revision;
 use trefoil_placement::{Epoch, NodeId};
@@ -17,7 +18,7 @@ use trefoil_store::command::{
 use trefoil_store::mvcc;
 use trefoil_world::clock::{self, Instant};
 
-use crate::api::{MaybeServing, Serving, convert, deadline, serving};
+use crate::api::{MaybeServing, REQUEST_BYTES_MAX, REQUEST_UNIT, Serving, convert, deadline, serving};
 use crate::error::Error;
 use crate::replication::Consistency;
 use crate::replication::leader::Scan;
@@ -42,6 +43,8 @@ struct Call {
     keyspace: String,
     request_id: Option<RequestId>,
     deadline: Instant,
+    /// Held until the request is answered.
+    _room: OwnedSemaphorePermit,
 }
 
 /// A command that was carried out.
@@ -58,13 +61,16 @@ impl KvService {
         if actual > limit {
             return Err(Error::TooLarge { what: "a request", actual, limit });
         }
+        let room = serving.requests.clone().try_acquire_many_owned(actual.div_ceil(REQUEST_UNIT) as u32);
+        let exhausted = |_| Error::Exhausted { what: "room for requests".into(), limit: REQUEST_BYTES_MAX as u64 };
+        let room = room.map_err(exhausted)?;
         let header = header.unwrap_or_default();
         let deadline = deadline(request, serving.request_timeout);
         let request_id = convert::request_id(&header)?;
         if let Some(epoch) = header.epoch {
             serving.router.reach_epoch(&header.keyspace, Epoch(epoch), deadline).await?;
         }
-        Ok(Call { serving, keyspace: header.keyspace, request_id, deadline })
+        Ok(Call { serving, keyspace: header.keyspace, request_id, deadline, _room: room })
     }
 }
 

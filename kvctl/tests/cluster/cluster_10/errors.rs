@@ -30,7 +30,7 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 const WORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/api/status.rs");
 
 /// What no request to a running server can provoke, and why.
-const UNPROVOKED: [(Case, &str); 7] = [
+const UNPROVOKED: [(Case, &str); 9] = [
     (
         Case::new("no placement row", "UNAVAILABLE", "not available: partition … is not placed yet"),
         "the first map brings every row, and none is ever removed (server/src/cluster/map.rs, `found`)",
@@ -55,6 +55,22 @@ const UNPROVOKED: [(Case, &str); 7] = [
             "the partition's read queue is exhausted: the limit is 65536; try again later",
         ),
         "the gate takes all that wait once a second, even without a quorum: no client here is that fast",
+    ),
+    (
+        Case::new(
+            "512 MiB of requests",
+            "EXHAUSTED",
+            "room for requests is exhausted: the limit is 536870912; try again later",
+        ),
+        "it takes 340 requests of the largest size at once, and as much memory here",
+    ),
+    (
+        Case::new(
+            "512 MiB of requests",
+            "EXHAUSTED",
+            "room for the partition's commands is exhausted: the limit is 268435456; try again later",
+        ),
+        "as before, with half of it",
     ),
     (
         Case::new("the engine cannot be read", "BROKEN", "a local read failed: …"),

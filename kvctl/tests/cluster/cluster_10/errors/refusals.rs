@@ -231,6 +231,9 @@ fn malformed_transactions() -> Vec<(Case, Ask)> {
     let no_relation = v1::Compare { range: Some(key("k")), ..v1::Compare::default() };
     let no_target = v1::Compare { relation: v1::Relation::Equal.into(), ..no_relation.clone() };
     let no_op = v1::Txn { success: vec![v1::Op { op: None }], ..v1::Txn::default() };
+    let stale = Some(v1::Consistency { level: Some(v1::consistency::Level::Stale(v1::Stale {})) });
+    let stale_put =
+        v1::TxnRequest { txn: Some(only(vec![Op::Put(put())])), consistency: stale, ..v1::TxnRequest::default() };
     vec![
         (malformed("txn: is missing"), Ask::Txn(v1::TxnRequest::default())),
         (
@@ -247,6 +250,7 @@ fn malformed_transactions() -> Vec<(Case, Ask)> {
         ),
         (malformed("relation: is missing or unknown"), compare(no_relation)),
         (malformed("target: is missing"), compare(no_target)),
+        (malformed("consistency: a transaction that may write is linearizable"), Ask::Txn(stale_put)),
     ]
 }
 
