@@ -21,7 +21,7 @@ use trefoil_store::key;
 use trefoil_store::mark::{BadMark, Mark};
 
 use crate::cluster::founding::FoundingRecord;
-use crate::cluster::identity::{ClusterId, Identity, StorageId};
+use crate::cluster::identity::{ClusterId, Identity, RUNS_MAX, StorageId};
 use crate::writer::{MarkKept, MarkSlots, stored_position};
 
 /// The data format this build writes, and the only one it reads.
@@ -187,9 +187,6 @@ fn judge_manifest(db: &Path, known: Manifest) -> Result<(), DiskError> {
     }
     Ok(())
 }
-
-/// Starts whose run ids are kept: as long as a peer may be away and still tell this directory from a copy of it.
-const RUNS_MAX: usize = 1024;
 
 /// What a start has put on disk before anything was said to anybody.
 pub struct Beginning {

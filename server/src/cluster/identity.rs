@@ -29,6 +29,8 @@ use crate::writer::{Ending, Writer};
 /// The protocol versions this build speaks.
 pub const PROTOCOL: (u32, u32) = (1, 1);
 
+/// Starts whose run ids are kept: as long as a peer may be away and still tell this directory from a copy of it.
+pub const RUNS_MAX: usize = 1024;
 /// Nodes that are remembered.
 const PEERS_MAX: usize = 1024;
 const FORMAT: u8 = 1;
@@ -348,6 +350,10 @@ impl Acquaintances {
         }
         if node == self.me.node {
             return Err(Refused::Myself(node));
+        }
+        // All starts, or as many as are kept.
+        if hello.runs.len() as u64 != hello.start_count.min(RUNS_MAX as u64) {
+            return Err(Refused::Malformed);
         }
         let run = run_at(hello, hello.start_count).ok_or(Refused::Malformed)?;
         Ok((node, Seen { storage, start_count: hello.start_count, run, position: hello.position }))
