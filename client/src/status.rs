@@ -67,6 +67,9 @@ fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
 fn unworded(status: &Status, sent: bool, access: Access) -> Error {
     let local = status.source().is_some();
     match refusal(status.code()) {
+        Some(kind) if !local && status.message().is_empty() => {
+            Error::new(kind, Outcome::Refused, format!("refused: {}", status.code().description()))
+        }
         Some(kind) if !local => Error::new(kind, Outcome::Refused, status.message()),
         Some(_) | None if !sent => {
             Error::new(Kind::Unreachable, Outcome::NotDone, format!("no connection: {}", root_cause(status)))

@@ -74,6 +74,21 @@ pub enum Command {
     Version,
 }
 
+impl Command {
+    /// Whether it may change keys.
+    pub fn writes(&self) -> bool {
+        match self {
+            Command::Put(_) | Command::Del(_) | Command::Txn | Command::Import(_) => true,
+            Command::Completion { .. }
+            | Command::Get(_)
+            | Command::Scan(_)
+            | Command::Export(_)
+            | Command::Cluster(_)
+            | Command::Version => false,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Put {
     #[arg(value_parser = raw_bytes())]

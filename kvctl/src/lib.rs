@@ -12,14 +12,19 @@ mod question;
 pub mod txn;
 
 use args::Args;
-use exit::Exit;
+use exit::{Exit, Failure};
 
 /// Runs one command, and says on stderr what went wrong if something did.
 pub async fn run(args: Args) -> Exit {
+    let writes = args.command.writes();
     match commands::run(args).await {
         Ok(exit) => exit,
         Err(failure) => {
-            let exit = failure.exit();
+            let exit = match (failure.exit(), &failure) {
+                // What was to be printed is the answer to a write that was carried out: not "nothing done".
+                (Exit::Failed, Failure::Output(_)) if writes => Exit::Unknown,
+                (exit, _) => exit,
+            };
             if exit != Exit::Ok {
                 eprintln!("kvctl: {failure}");
             }

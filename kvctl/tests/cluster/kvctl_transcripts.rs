@@ -71,6 +71,19 @@ fn kvctl_at(folder: &Path, cluster: &Cluster, address: &str) -> Command {
     command
 }
 
+/// An answer that cannot be printed: a write was done all the same, so that it is not "nothing done".
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_stdout() {
+    Scenario::begin("kvctl_transcripts::a_full_stdout");
+    let _turn = beside_others().await;
+    let one = Cluster::form(1, &[]).await;
+    for (line, code) in [(&["put", "k", "v"][..], 5), (&["get", "k"], 3), (&["del", "k"], 5)] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("a device that is full");
+        let status = tokio::process::Command::from(one.kvctl(line)).stdout(full).status().await.expect("an end");
+        assert_eq!(status.code(), Some(code), "expected kvctl {line:?} to end with {code} on a full stdout");
+    }
+}
+
 /// A leader whose followers are frozen takes writes and never knows what becomes of them. Then a node is gone.
 async fn without_quorum(three: &mut Cluster, folder: &Path, seen: &mut Seen) {
     let leader = three.leader().await;

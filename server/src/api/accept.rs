@@ -17,12 +17,32 @@ use trefoil_world::{clock, net};
 /// How long a connection may say nothing at first.
 const FIRST_BYTES_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often the log says that connections are too many.
+const REFUSED_EVERY: Duration = Duration::from_secs(5);
+
 /// One accepted connection; its place is free again when it is dropped.
 pub struct Connection {
     stream: net::Stream,
     /// Until its first bytes came: when it is given up.
     first_bytes: Option<Pin<Box<clock::Sleep>>>,
     _place: OwnedSemaphorePermit,
+}
+
+/// Says once in a while how many connections were too many.
+#[derive(Default)]
+struct RefusedConnections {
+    unsaid: u64,
+    said: Option<clock::Instant>,
+}
+
+impl RefusedConnections {
+    fn note(&mut self, from: &str, max: usize) {
+        self.unsaid += 1;
+        if self.said.is_none_or(|said| said.elapsed() >= REFUSED_EVERY) {
+            warn!("{} connections closed, the last from {from}: there are {max} already, the limit", self.unsaid);
+            (self.unsaid, self.said) = (0, Some(clock::now()));
+        }
+    }
 }
 
 impl Connection {
@@ -35,6 +55,7 @@ impl Connection {
 pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(max));
     let (accepted, stream) = tokio::sync::mpsc::channel(1);
+    let mut refused = RefusedConnections::default();
     let accept = async move {
         loop {
             let (connection, from) = tokio::select! {
@@ -54,7 +75,7 @@ pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item 
                         return;
                     }
                 }
-                Err(_) => warn!("connection from {from} closed: there are {max} already, the limit"),
+                Err(_) => refused.note(&from.to_string(), max),
             }
         }
     };
