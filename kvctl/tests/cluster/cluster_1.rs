@@ -1,10 +1,12 @@
 //! Line 1: a newcomer's first minutes. What README's "Quick start" shows is what happens.
 //!
-//! Left out: `make run` and `make setup`, which need a fresh machine; what they start is started here.
+//! The full form enters README's own `make run`, with README's ports and folder; the short one starts what `make run`
+//! does on free ports, so that it runs beside anything. `.ci/fresh-clone` runs the full form in a clone just made.
 
 use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitStatus, Stdio};
+use std::process::{self, Stdio};
 use std::time::Duration;
 
 use trefoil_world::{clock, net};
@@ -15,6 +17,8 @@ use crate::wait::{until, within};
 
 const NODES: u16 = 3;
 const READY_MAX: Duration = Duration::from_secs(30);
+/// The same, when cargo first sees that nothing is to be built.
+const BUILD_MAX: Duration = Duration::from_secs(120);
 const STOP_MAX: Duration = Duration::from_secs(20);
 const RUN_MAX: Duration = Duration::from_secs(20);
 /// How soon after a start the map shows every replica as live.
@@ -33,7 +37,10 @@ async fn first_minutes() {
     let run = steps.next().expect("a first step of README's quick start");
     assert_eq!(run.command, "make run", "expected README's quick start to begin so");
 
-    let first = Dev::start(root.path(), "first", free_base(&mut dice).await).await;
+    let first = match scenario.full {
+        true => Dev::make_run(root.path()).await,
+        false => Dev::start(root.path(), "first", &root.path().join("data"), free_base(&mut dice).await).await,
+    };
     expect_hints(&first, &run.prints);
     let mut played = 0;
     for step in steps.filter(|step| step.command.starts_with("kvctl ")) {
@@ -46,10 +53,10 @@ async fn first_minutes() {
     let put = first.kvctl("kvctl put greeting kept").await;
     put.expect_code("kvctl put greeting kept", &[0]);
     let revision = revision_of(&put);
-    let base = first.base;
-    assert_eq!(first.interrupt().await.code(), Some(0), "expected Ctrl-C to end it cleanly");
+    let (base, folder) = (first.base, first.folder.clone());
+    first.interrupt().await;
 
-    let second = Dev::start(root.path(), "second", other_base(&mut dice, base).await).await;
+    let second = Dev::start(root.path(), "second", &folder, other_base(&mut dice, base).await).await;
     expect_hints(&second, &run.prints);
     let got = second.kvctl("kvctl get greeting").await;
     got.expect_code("kvctl get greeting", &[0]);
@@ -57,7 +64,10 @@ async fn first_minutes() {
     let put = second.kvctl("kvctl put greeting hello").await;
     put.expect_code("kvctl put greeting hello", &[0]);
     assert_eq!(revision_of(&put), revision + 1, "expected a second run to go on where the first one ended");
-    assert_eq!(second.interrupt().await.code(), Some(0), "expected Ctrl-C to end it cleanly");
+    second.interrupt().await;
+    if scenario.full {
+        fs::remove_dir_all(&folder).unwrap_or_else(|error| panic!("expected to remove {folder:?}: {error}"));
+    }
 }
 
 /// The number in `revision 7`.
@@ -150,7 +160,7 @@ async fn expect_status(dev: &Dev) {
 /// What `kvd dev` prints is what README shows, but for ports and folder, and every hint it gives is one README gives.
 fn expect_hints(dev: &Dev, shown: &[String]) {
     let (ready, hints): (Vec<&String>, Vec<&String>) = shown.iter().partition(|line| line.ends_with(READY_LINE));
-    let folder = dev.folder.to_str().expect("a plain path");
+    let folder = dev.folder_shown.to_str().expect("a plain path");
     let ours = |line: &&String| {
         let line = line.replace(README_FOLDER, folder);
         let ports = README_PORTS.iter().zip(dev.client_ports());
@@ -168,44 +178,61 @@ fn expect_hints(dev: &Dev, shown: &[String]) {
     }
 }
 
-/// A running `kvd dev`. It is killed with its handle.
+/// A running `kvd dev`, at the head of a process group that is killed with its handle.
 #[derive(Debug)]
 struct Dev {
     child: tokio::process::Child,
     base: u16,
     folder: PathBuf,
+    /// The folder as `kvd dev` names it.
+    folder_shown: PathBuf,
     stdout: PathBuf,
     stderr: PathBuf,
 }
 
 impl Dev {
-    /// Starts it and waits until each of its nodes is ready.
-    async fn start(root: &Path, name: &str, base: u16) -> Dev {
-        let folder = root.join("data");
+    /// Enters `make run` in the checkout these tests are built from. Make writes its own lines beside those of `kvd`.
+    async fn make_run(root: &Path) -> Dev {
+        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate of a workspace");
+        let folder = checkout.join(README_FOLDER);
+        assert!(!folder.exists(), "expected no data of an earlier run, but there is {folder:?}");
+        let mut make = tokio::process::Command::new("make");
+        make.args(["--silent", "run"]).current_dir(checkout);
+        let mut dev = Dev::spawn(make, root, "first", &folder, README_PORTS[0]);
+        dev.folder_shown = README_FOLDER.into();
+        dev.ready(BUILD_MAX).await
+    }
+
+    /// Starts what `make run` starts, on ports from `base` on.
+    async fn start(root: &Path, name: &str, folder: &Path, base: u16) -> Dev {
+        let mut kvd = tokio::process::Command::new(kvd_program());
+        kvd.args(["dev", "--nodes", &NODES.to_string(), "--base-port", &base.to_string(), "--data-dir"]).arg(folder);
+        Dev::spawn(kvd, root, name, folder, base).ready(READY_MAX).await
+    }
+
+    fn spawn(mut command: tokio::process::Command, root: &Path, name: &str, folder: &Path, base: u16) -> Dev {
         let (stdout, stderr) = (root.join(format!("{name}.out")), root.join(format!("{name}.err")));
         let file =
             |path: &Path| File::create(path).unwrap_or_else(|error| panic!("expected to create {path:?}: {error}"));
-        let program = kvd_program();
-        let child = tokio::process::Command::new(&program)
-            .args(["dev", "--nodes", &NODES.to_string(), "--base-port", &base.to_string(), "--data-dir"])
-            .arg(&folder)
-            .stdin(Stdio::null())
-            .stdout(file(&stdout))
-            .stderr(file(&stderr))
-            .kill_on_drop(true)
+        command.stdin(Stdio::null()).stdout(file(&stdout)).stderr(file(&stderr)).process_group(0).kill_on_drop(true);
+        let child = command
             .spawn()
-            .unwrap_or_else(|error| panic!("expected to start {program:?} (build it, or set KVD_BIN): {error}"));
-        let mut dev = Dev { child, base, folder, stdout, stderr };
-        let ready = within(READY_MAX, async || {
-            let exited = dev.child.try_wait().expect("a child can be waited for");
-            assert_eq!(exited, None, "expected kvd dev to run; it said:\n{}", dev.stderr());
-            let said = dev.stderr();
+            .unwrap_or_else(|error| panic!("expected to start {command:?} (build it, or set KVD_BIN): {error}"));
+        Dev { child, base, folder: folder.to_owned(), folder_shown: folder.to_owned(), stdout, stderr }
+    }
+
+    /// Waits until each of its nodes is ready.
+    async fn ready(mut self, max: Duration) -> Dev {
+        let ready = within(max, async || {
+            let exited = self.child.try_wait().expect("a child can be waited for");
+            assert_eq!(exited, None, "expected kvd dev to run; it said:\n{}", self.stderr());
+            let said = self.stderr();
             let says = |line: String| said.lines().any(|said| said == line);
             (1..=NODES).all(|number| says(format!("n{number}: {READY_LINE}"))).then_some(())
         });
         let ready = ready.await;
-        assert!(ready.is_some(), "expected {NODES} ready nodes within {READY_MAX:?}; they said:\n{}", dev.stderr());
-        dev
+        assert!(ready.is_some(), "expected {NODES} ready nodes within {max:?}; they said:\n{}", self.stderr());
+        self
     }
 
     fn stderr(&self) -> String {
@@ -225,16 +252,30 @@ impl Dev {
         finish(command, RUN_MAX).await
     }
 
-    /// Ctrl-C, and waits for the end.
-    async fn interrupt(mut self) -> ExitStatus {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("the pid of a running child");
-        // SAFETY: kill touches no memory; the child was not waited for yet, so the pid is still its own.
-        let sent = unsafe { libc::kill(pid, libc::SIGINT) };
-        assert_eq!(sent, 0, "expected to signal pid {pid}");
-        match clock::timeout(STOP_MAX, self.child.wait()).await {
-            Ok(status) => status.expect("a child can be waited for"),
-            Err(_) => panic!("expected kvd dev to end within {STOP_MAX:?}; it said:\n{}", self.stderr()),
-        }
+    /// Sends a signal to the whole group, unless it has ended.
+    fn signal(&self, signal: i32) {
+        let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+        // SAFETY: killpg touches no memory; the child leads its group and was not waited for, so the id is still its own.
+        let sent = unsafe { libc::killpg(pid, signal) };
+        assert_eq!(sent, 0, "expected to signal group {pid}");
+    }
+
+    /// Ctrl-C, which reaches the whole process group, and waits for the clean end of all nodes.
+    async fn interrupt(mut self) {
+        self.signal(libc::SIGINT);
+        let ended = clock::timeout(STOP_MAX, self.child.wait()).await;
+        let said = self.stderr();
+        let Ok(status) = ended else { panic!("expected kvd dev to end within {STOP_MAX:?}; it said:\n{said}") };
+        let status = status.expect("a child can be waited for");
+        // Make gives way to the signal itself, when what it ran has ended.
+        let ends = status.code() == Some(0) || status.signal() == Some(libc::SIGINT);
+        assert!(ends, "expected Ctrl-C to end it cleanly, got {status}; it said:\n{said}");
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        self.signal(libc::SIGKILL);
     }
 }
 

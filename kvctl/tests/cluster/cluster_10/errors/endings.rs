@@ -22,7 +22,7 @@ const DOCUMENTED: [[&str; 2]; 6] = [
          `cluster verify` that found a difference or could not ask",
     ],
     ["4", "no endpoint answered, nothing done"],
-    ["5", "a write's outcome is unknown"],
+    ["5", "a write's outcome is unknown; also a write that was done, but whose answer cannot be written to stdout"],
 ];
 
 /// Command lines at a cluster of one, in order. An unknown outcome, a read that got no answer, and nodes that could not
