@@ -70,4 +70,23 @@ mod tests {
         }
         assert_eq!(written_at, [0, 500, 1000]);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_waits_while_the_engine_holds_writes_back() {
+        let engine = MemoryEngine::new();
+        let bulk = Bulk::new(Arc::new(engine.clone()), 1_000_000);
+        engine.hold_back(true);
+        let began = clock::now();
+        let mut batch = Batch::new();
+        batch.put(Family::State, b"key", b"row");
+        let free_again = async {
+            clock::sleep(Duration::from_secs(3)).await;
+            assert_eq!(engine.unsynced_batches(), 0, "nothing is written meanwhile");
+            engine.hold_back(false);
+        };
+        let (written, ()) = tokio::join!(bulk.write(batch), free_again);
+        written.expect("memory does not fail");
+        assert_eq!(engine.unsynced_batches(), 1);
+        assert!(began.elapsed() <= Duration::from_secs(3) + DELAYED_PAUSE);
+    }
 }

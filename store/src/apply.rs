@@ -16,7 +16,7 @@
 use crate::command::{Command, Envelope, Outcome, Refusal, Reply};
 use crate::engine::EngineError;
 use crate::key::StoreNumber;
-use crate::mvcc::{self, Head};
+use crate::mvcc::{self, Head, WALK_KEYS_MAX};
 use crate::overlay::Overlay;
 use crate::session::{self, Admission};
 
@@ -65,7 +65,7 @@ fn execute(
     command: &Command,
 ) -> Result<Outcome, EngineError> {
     let result = match command {
-        Command::Op(op) => mvcc::execute(view, store, head, op)?,
+        Command::Op(op) => mvcc::execute_within(view, store, head, op, WALK_KEYS_MAX)?,
         Command::Compact(revision) => mvcc::compact(head, *revision).map(|()| Reply::Compacted),
         Command::OpenSession => session::open(view, store, head, id)?.map(|()| Reply::SessionOpened { session: id }),
         Command::CloseSession(session) => {
@@ -88,7 +88,7 @@ mod tests {
     use trefoil_causality::Revision;
 
     use super::*;
-    use crate::command::{KeyRange, Op, PutOp, RangeOp, RequestId, UnknownReason};
+    use crate::command::{KeyRange, Op, PutOp, RangeEnd, RangeOp, RequestId, Txn, UnknownReason};
     use crate::engine::memory::MemoryEngine;
     use crate::engine::{Durability, Engine};
 
@@ -160,6 +160,28 @@ mod tests {
         assert_eq!(refused, Outcome { revision: Revision(1), result: Err(Refusal::KeyNotFound) });
         replica.apply(0, None, put("one"));
         assert_eq!(replica.apply(0, request, keeping_put()), refused);
+    }
+
+    #[test]
+    fn a_command_of_the_log_walks_over_a_bounded_number_of_keys() {
+        const KEYS: u64 = 10_000;
+        let mut replica = Replica::new();
+        let txn = |success| Op::Txn(Txn { success, ..Txn::default() });
+        let put = |number: u64| {
+            let key = format!("{number:08}").into();
+            Op::Put(PutOp { key, value: Some("v".into()), lease: Some(0), previous: false })
+        };
+        assert!(replica.apply(0, None, Command::Op(txn((0..KEYS).map(put).collect()))).result.is_ok());
+        let all = KeyRange { key: "0".into(), end: RangeEnd::Last };
+        let counts = |times| vec![Op::Range(RangeOp { count_only: true, ..RangeOp::all(all.clone()) }); times];
+        let most = (WALK_KEYS_MAX / KEYS) as usize;
+        assert!(replica.apply(0, None, Command::Op(txn(counts(most)))).result.is_ok());
+        let too_far = txn(counts(most + 1));
+        let refused = replica.apply(0, None, Command::Op(too_far.clone()));
+        assert_eq!(refused.result, Err(Refusal::TooManyKeysRead { limit: WALK_KEYS_MAX }));
+        let mut head = Head::load(&replica.engine, STORE).expect("memory does not fail");
+        let past_the_log = mvcc::execute(&mut Overlay::new(&replica.engine), STORE, &mut head, &too_far);
+        assert!(past_the_log.expect("memory does not fail").is_ok(), "what only reads is not bounded");
     }
 
     #[test]

@@ -54,6 +54,18 @@ pub enum Command {
     CloseSession(u64),
 }
 
+impl Command {
+    /// The most keys it may touch; `None` when it does not say: it has a range, or works on the rows of sessions.
+    pub fn keys_max(&self) -> Option<usize> {
+        match self {
+            Command::Op(op) => op.keys_max(),
+            // It only raises the floor.
+            Command::Compact(_) => Some(0),
+            Command::OpenSession | Command::CloseSession(_) => None,
+        }
+    }
+}
+
 /// One step of a transaction; a put or delete alone is a transaction of one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
@@ -61,6 +73,21 @@ pub enum Op {
     Put(PutOp),
     Delete(DeleteOp),
     Txn(Txn),
+}
+
+impl Op {
+    fn keys_max(&self) -> Option<usize> {
+        match self {
+            Op::Put(_) => Some(1),
+            Op::Range(range) => range.range.keys_max(),
+            Op::Delete(delete) => delete.range.keys_max(),
+            Op::Txn(txn) => {
+                let compared = txn.compares.iter().map(|compare| compare.range.keys_max());
+                let done = txn.success.iter().chain(&txn.failure).map(Op::keys_max);
+                compared.chain(done).sum()
+            }
+        }
+    }
 }
 
 /// Which keys: one, a half-open range, or all from one on.
@@ -93,6 +120,13 @@ impl KeyRange {
             RangeEnd::Single => Some([&self.key[..], &[0]].concat().into()),
             RangeEnd::Before(end) => Some(end.clone()),
             RangeEnd::Last => None,
+        }
+    }
+
+    fn keys_max(&self) -> Option<usize> {
+        match self.end {
+            RangeEnd::Single => Some(1),
+            RangeEnd::Before(_) | RangeEnd::Last => None,
         }
     }
 }
@@ -267,6 +301,9 @@ pub enum Refusal {
     TooManyKeys { limit: u64 },
     #[error("the answer would have more than {limit} bytes; ask for less, or scan")]
     AnswerTooLarge { limit: u64 },
+    /// In the past, changes count.
+    #[error("more than {limit} keys would be read by a transaction that writes; read them outside of it, or in pages")]
+    TooManyKeysRead { limit: u64 },
 }
 
 /// Why a session cannot say what became of a request.
@@ -276,4 +313,51 @@ pub enum UnknownReason {
     SessionEnded,
     #[error("the sequence lies below the session's window")]
     BelowWindow,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put() -> Op {
+        Op::Put(PutOp { key: "a".into(), value: None, lease: None, previous: true })
+    }
+
+    fn delete(end: RangeEnd) -> Op {
+        Op::Delete(DeleteOp { range: KeyRange { key: "a".into(), end }, previous: false })
+    }
+
+    fn read(end: RangeEnd) -> Op {
+        Op::Range(RangeOp { limit: Some(1), ..RangeOp::all(KeyRange { key: "a".into(), end }) })
+    }
+
+    fn txn(compared: RangeEnd, success: Vec<Op>, failure: Vec<Op>) -> Op {
+        let range = KeyRange { key: "a".into(), end: compared };
+        let compare = Compare { range, relation: Relation::Equal, target: Target::Version(0) };
+        Op::Txn(Txn { compares: vec![compare], success, failure })
+    }
+
+    #[test]
+    fn a_command_says_how_many_keys_it_may_touch() {
+        let before = || RangeEnd::Before("b".into());
+        let nested = |op| txn(RangeEnd::Single, vec![put()], vec![txn(RangeEnd::Single, vec![op], vec![])]);
+        for (op, expected) in [
+            (put(), Some(1)),
+            (delete(RangeEnd::Single), Some(1)),
+            (delete(before()), None),
+            (delete(RangeEnd::Last), None),
+            (read(RangeEnd::Single), Some(1)),
+            (read(before()), None),
+            (txn(RangeEnd::Single, vec![], vec![]), Some(1)),
+            (txn(RangeEnd::Last, vec![], vec![]), None),
+            (nested(put()), Some(4)),
+            (nested(read(RangeEnd::Last)), None),
+        ] {
+            assert_eq!(Command::Op(op.clone()).keys_max(), expected, "{op:?}");
+        }
+        assert_eq!(Command::Compact(Revision(7)).keys_max(), Some(0));
+        for sessions in [Command::OpenSession, Command::CloseSession(7)] {
+            assert_eq!(sessions.keys_max(), None, "{sessions:?}");
+        }
+    }
 }

@@ -422,6 +422,7 @@ fn refusal_word(refusal: &Refusal) -> &'static str {
         Refusal::TooManySessions { .. } => "too-many-sessions",
         Refusal::TooManyKeys { .. } => "too-many-keys",
         Refusal::AnswerTooLarge { .. } => "answer-too-large",
+        Refusal::TooManyKeysRead { .. } => "too-many-keys-read",
     }
 }
 

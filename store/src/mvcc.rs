@@ -38,6 +38,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod walk;
 
 use bytes::Bytes;
 use trefoil_causality::Revision;
@@ -46,7 +47,8 @@ pub use self::check::{Invalid, Limits, check, check_range};
 pub use self::compaction::{compact, scrub};
 pub use self::content::{Content, content_part_at, pair_sum};
 pub use self::range::range;
-pub use self::txn::{ANSWER_BYTES_MAX, DELETED_KEYS_MAX, execute};
+pub use self::txn::{ANSWER_BYTES_MAX, DELETED_KEYS_MAX, execute, execute_within};
+pub use self::walk::WALK_KEYS_MAX;
 use crate::codec::{Decoder, Malformed, put_bool, put_u64};
 use crate::command::Refusal;
 use crate::engine::{EngineError, Family, Read};

@@ -59,6 +59,7 @@ fn refusal_code(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::TooManySessions { .. } => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
         Refusal::TooManyKeys { .. } => (Code::ResourceExhausted, "TOO_MANY_KEYS"),
         Refusal::AnswerTooLarge { .. } => (Code::ResourceExhausted, "ANSWER_TOO_LARGE"),
+        Refusal::TooManyKeysRead { .. } => (Code::ResourceExhausted, "TOO_MANY_KEYS_READ"),
     }
 }
 

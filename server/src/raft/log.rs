@@ -1,13 +1,16 @@
 //! One replica's log and vote in the engine, as the Raft library's log storage.
 //!
 //! Entries go through the node's writer and are called back after its sync; until then, and for a while after, they
-//! are read from a tail kept in memory. Older entries are read from the engine.
+//! are read from a tail kept in memory. Older entries are read from the engine: more than a few leave the async threads.
 //!
 //! Invariants:
 //!
 //! * Indexes are contiguous: from the one after `purged` to `last`.
 //! * An entry leaves the tail only after the writer has written it.
 //! * Votes, entries and truncations reach the history in the order the library asked for.
+
+#[cfg(test)]
+pub(super) mod tests;
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -31,6 +34,8 @@ const TAIL_ENTRIES_MAX: usize = 8192;
 const TAIL_BYTES_MAX: usize = 16 << 20;
 /// Bytes handed out by one read: bounds what one message to a follower holds.
 const READ_BYTES_MAX: usize = 1 << 20;
+/// A read of more entries than this from the engine leaves the async threads.
+const INLINE_ENTRIES_MAX: u64 = 8;
 
 /// One replica's log. Clones read and write the same log.
 #[derive(Clone)]
@@ -120,6 +125,15 @@ impl LogStore {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// As [`LogStore::read`], on another thread when that may take long.
+    async fn read_aside(&self, from: u64, to: u64, bounded: bool) -> io::Result<Vec<LogEntry>> {
+        if self.lock().below_tail(from, to) <= INLINE_ENTRIES_MAX {
+            return self.read(from, to, bounded);
+        }
+        let log = self.clone();
+        trefoil_world::task::blocking(move || log.read(from, to, bounded)).await?
+    }
+
     /// The entries `from..to` that exist, stopping after [`READ_BYTES_MAX`] when `bounded`.
     fn read(&self, from: u64, to: u64, bounded: bool) -> io::Result<Vec<LogEntry>> {
         let (from, to) = {
@@ -154,8 +168,7 @@ impl LogStore {
         bytes: &mut usize,
     ) -> Result<(), u64> {
         let cache = self.lock();
-        let end = cache.last.map_or(0, |id| id.index() + 1);
-        let tail_start = cache.tail.front().map_or(end, |(entry, _)| entry.log_id.index());
+        let tail_start = cache.tail_start();
         if tail_start > next {
             return Err(tail_start);
         }
@@ -199,6 +212,17 @@ impl LogStore {
 }
 
 impl Cache {
+    /// The index at which the tail starts, or would.
+    fn tail_start(&self) -> u64 {
+        let end = self.last.map_or(0, |id| id.index() + 1);
+        self.tail.front().map_or(end, |(entry, _)| entry.log_id.index())
+    }
+
+    /// How many of the entries `from..to` are in the engine only.
+    fn below_tail(&self, from: u64, to: u64) -> u64 {
+        to.min(self.tail_start()).saturating_sub(from.max(self.first))
+    }
+
     fn tail_from(&self, index: u64) -> impl Iterator<Item = &(LogEntry, usize)> {
         let start = self.tail.front().map_or(0, |(entry, _)| entry.log_id.index());
         self.tail.iter().skip(index.saturating_sub(start) as usize)
@@ -265,11 +289,11 @@ impl RaftLogReader<Group> for LogStore {
         range: RB,
     ) -> io::Result<Vec<LogEntry>> {
         let (from, to) = bounds(&range);
-        self.read(from, to, false)
+        self.read_aside(from, to, false).await
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
-        self.read(start, end, true)
+        self.read_aside(start, end, true).await
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -4,11 +4,19 @@
 //! history in one batch, un-synced, through the writer's queue and so behind the entries themselves. What has been
 //! applied is then published as a [`View`], from which reads are served without asking this task.
 //!
+//! Making a batch of entries (`state/batch.rs`) only reads and computes, and leaves the async threads where it may take
+//! long; so does copying a state.
+//!
 //! Invariants:
 //!
 //! * Applied position and data change in one batch.
+//! * One batch at a time: the next is made when the one before it is in the history and published.
 //! * A published view never goes back, and never shows what is not in the history.
 //! * A malformed entry or row stops the replica; it is never skipped and never becomes an answer.
+
+mod batch;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::Arc;
@@ -17,29 +25,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
+use openraft::storage::{EntryResponder, RaftStateMachine, Snapshot, SnapshotMeta};
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 use trefoil_causality::ReplicaId;
-use trefoil_store::apply::{Position, apply};
-use trefoil_store::command::{Outcome, decode_batch};
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Read};
 use trefoil_store::key::{self, StoreNumber};
 use trefoil_store::mvcc::Head;
-use trefoil_store::overlay::Overlay;
 
-use crate::raft::types::{
-    Applied, Group, LogEntry, LogId, Membership, Proposal, decode_applied, encode_applied, term_of,
-};
+use crate::raft::state::batch::{Answer, Applying, Portion, Progress};
+use crate::raft::types::{Applied, Group, LogId, Membership, decode_applied, encode_applied};
 use crate::replica_record::ReplicaRecord;
 use crate::stores::{ReceivedRows, StoreHandle, Stores};
 use crate::writer::Writer;
 
-/// Entries applied together at most.
+/// Entries taken together at most.
 const CHUNK_ENTRIES_MAX: usize = 256;
-/// Bytes of a batch and of its answers after which it is written.
-const BATCH_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one step of copying a state.
+const COPY_BYTES_MAX: usize = 4 << 20;
 
 /// What a replica has applied: all a reader needs.
 #[derive(Clone)]
@@ -80,13 +84,11 @@ impl Published {
 
 /// See the file's head.
 pub struct StateMachine {
-    replica: ReplicaId,
     record: ReplicaRecord,
     engine: Arc<dyn Engine>,
     writer: Writer,
     stores: Arc<Stores>,
-    view: View,
-    membership: Membership,
+    progress: Progress,
     published: Arc<Published>,
 }
 
@@ -113,7 +115,8 @@ impl StateMachine {
             snapshots_installed: AtomicU64::new(0),
             compactions: AtomicU64::new(0),
         });
-        Ok(StateMachine { replica, record, engine, writer, stores, view, membership, published })
+        let progress = Progress { replica, view, membership: Arc::new(membership) };
+        Ok(StateMachine { record, engine, writer, stores, progress, published })
     }
 
     pub fn published(&self) -> Arc<Published> {
@@ -121,84 +124,44 @@ impl StateMachine {
     }
 
     async fn apply_chunk(&mut self, entries: Vec<EntryResponder<Group>>) -> io::Result<()> {
-        let engine = self.engine.clone();
-        let mut entries = entries.into_iter().peekable();
-        while entries.peek().is_some() {
-            let (mut answers, mut answered) = (Vec::new(), 0);
-            let batch = {
-                let mut overlay = Overlay::new(engine.as_ref());
-                for (entry, responder) in entries.by_ref() {
-                    let outcomes = self.apply_entry(&mut overlay, entry)?;
-                    answered += outcomes.iter().map(Outcome::bytes).sum::<usize>();
-                    answers.push((responder, outcomes));
-                    if overlay.bytes() + answered >= BATCH_BYTES_MAX {
-                        break;
-                    }
-                }
-                self.seal(overlay).map_err(io::Error::other)?
-            };
-            self.writer.write(batch, Durability::NoSync).await?;
-            self.published.publish(self.view.clone());
-            answer(answers);
-        }
-        Ok(())
-    }
-
-    fn apply_entry(&mut self, overlay: &mut Overlay<'_>, entry: LogEntry) -> io::Result<Vec<Outcome>> {
-        let id = entry.log_id;
-        assert!(self.view.applied < Some(id), "entries are applied once and in order");
-        self.view.applied = Some(id);
-        match entry.payload {
-            EntryPayload::Blank => Ok(Vec::new()),
-            EntryPayload::Membership(membership) => {
-                self.membership = Membership::new(Some(id), membership);
-                Ok(Vec::new())
+        let mut entries = entries.into_iter();
+        loop {
+            let mut portion = Portion::decode(self.progress.replica, &mut entries)?;
+            if portion.is_empty() {
+                return Ok(());
             }
-            EntryPayload::Normal(proposal) => self.apply_commands(overlay, id, proposal).map_err(|error| {
-                io::Error::other(format!("{} cannot apply log entry {}: {error}", self.replica, id.index()))
-            }),
+            while !portion.is_empty() {
+                portion = self.apply_batch(portion).await?;
+            }
         }
     }
 
-    fn apply_commands(
-        &mut self,
-        overlay: &mut Overlay<'_>,
-        id: LogId,
-        Proposal(bytes): Proposal,
-    ) -> Result<Vec<Outcome>, EngineError> {
-        let at = Position { term: term_of(&id), index: id.index() };
-        let store = self.view.store.number();
-        let envelopes = decode_batch(bytes)?;
-        let floor = self.view.head.floor;
-        let outcomes = envelopes
-            .into_iter()
-            .zip(0..)
-            .map(|(envelope, place)| apply(overlay, store, &mut self.view.head, at, place, envelope))
-            .collect();
-        if self.view.head.floor != floor {
-            self.published.compactions.fetch_add(1, Ordering::Relaxed);
-        }
-        outcomes
-    }
-
-    fn seal(&self, mut overlay: Overlay<'_>) -> Result<Batch, EngineError> {
-        let store = self.view.store.number();
-        self.view.head.store(&mut overlay, store);
-        let applied = encode_applied(&self.view.applied, &self.membership);
-        overlay.put(Family::State, key::state::applied(store), applied);
-        Ok(overlay.into_batch())
+    /// Applies what makes one batch. Returns the rest of the portion.
+    async fn apply_batch(&mut self, portion: Portion) -> io::Result<Portion> {
+        let (progress, engine, inline) = (self.progress.clone(), self.engine.clone(), portion.inline);
+        let work = move || progress.apply(engine.as_ref(), portion);
+        let Applying { progress, batch, answers, compactions, rest } = match inline {
+            true => work()?,
+            false => trefoil_world::task::blocking(work).await??,
+        };
+        self.writer.write(batch, Durability::NoSync).await?;
+        self.progress = progress;
+        self.published.compactions.fetch_add(compactions, Ordering::Relaxed);
+        self.published.publish(self.progress.view.clone());
+        answer(answers);
+        Ok(rest)
     }
 
     fn image(&self) -> io::Result<SnapshotOf<Group, StateImage>> {
         let read: Arc<dyn Read> = Arc::from(self.engine.snapshot());
-        let store = self.view.store.clone();
+        let store = self.progress.view.store.clone();
         let (applied, membership) = load_applied(read.as_ref(), store.number()).map_err(io::Error::other)?;
         let meta = SnapshotMeta { last_log_id: applied, last_membership: membership };
         Ok(Snapshot { meta, snapshot: StateImage::Built { read, store } })
     }
 }
 
-fn answer(answers: Vec<(Option<ApplyResponder<Group>>, Vec<Outcome>)>) {
+fn answer(answers: Vec<Answer>) {
     for (responder, outcomes) in answers {
         if let Some(responder) = responder {
             responder.send(Applied(outcomes));
@@ -239,7 +202,7 @@ impl RaftStateMachine<Group> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Membership)> {
-        Ok((self.view.applied, self.membership.clone()))
+        Ok((self.progress.view.applied, Membership::clone(&self.progress.membership)))
     }
 
     async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
@@ -263,10 +226,11 @@ impl RaftStateMachine<Group> for StateMachine {
         let store = match image {
             StateImage::Received { rows } => rows,
             StateImage::Built { read, store } => {
-                let rows = self.stores.receive().await?;
-                copy_rows(read.as_ref(), store.number(), self.engine.as_ref(), rows.store())
-                    .map_err(io::Error::other)?;
-                rows
+                let (rows, engine) = (self.stores.receive().await?, self.engine.clone());
+                // The rows go along: they must not be swept before the work that writes them has ended.
+                let copy =
+                    move || copy_rows(read.as_ref(), store.number(), engine.as_ref(), rows.store()).map(|()| rows);
+                trefoil_world::task::blocking(copy).await?.map_err(io::Error::other)?
             }
         };
         // From here on the switch may be in the history, even if waiting for it fails.
@@ -275,20 +239,20 @@ impl RaftStateMachine<Group> for StateMachine {
         let mut batch = Batch::new();
         let applied = encode_applied(&meta.last_log_id, &meta.last_membership);
         batch.put(Family::State, &key::state::applied(store), &applied);
-        batch.put(Family::Node, &key::node::replica(self.replica), &record.encode());
+        batch.put(Family::Node, &key::node::replica(self.progress.replica), &record.encode());
         self.writer.write(batch, Durability::Sync).await?;
         let head = Head::load(self.engine.as_ref(), store).map_err(io::Error::other)?;
-        self.view.store.retire();
+        self.progress.view.store.retire();
         self.record = record;
-        self.membership = meta.last_membership.clone();
-        self.view = View { store: self.stores.handle(store), head, applied: meta.last_log_id };
+        self.progress.membership = Arc::new(meta.last_membership.clone());
+        self.progress.view = View { store: self.stores.handle(store), head, applied: meta.last_log_id };
         self.published.snapshots_installed.fetch_add(1, Ordering::Relaxed);
-        self.published.publish(self.view.clone());
+        self.published.publish(self.progress.view.clone());
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotOf<Group, StateImage>>> {
-        match self.view.applied {
+        match self.progress.view.applied {
             None => Ok(None),
             Some(_) => self.image().map(Some),
         }
@@ -339,7 +303,7 @@ pub fn snapshot_rows(
 fn copy_rows(read: &dyn Read, store: StoreNumber, engine: &dyn Engine, fresh: StoreNumber) -> Result<(), EngineError> {
     let mut cursor = Some((0, Vec::new()));
     while cursor.is_some() {
-        if let Some((rows, _)) = snapshot_rows(read, store, &mut cursor, BATCH_BYTES_MAX)? {
+        if let Some((rows, _)) = snapshot_rows(read, store, &mut cursor, COPY_BYTES_MAX)? {
             engine.write(&receive_rows(rows, fresh)?.0, Durability::NoSync)?;
         }
     }

@@ -385,6 +385,10 @@ fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
             out.push(8);
             put_u64(out, *limit);
         }
+        Refusal::TooManyKeysRead { limit } => {
+            out.push(9);
+            put_u64(out, *limit);
+        }
     }
 }
 
@@ -404,6 +408,7 @@ fn refusal(from: &mut Decoder) -> Result<Refusal, Malformed> {
         6 => Refusal::TooManySessions { limit: from.u64()? },
         7 => Refusal::TooManyKeys { limit: from.u64()? },
         8 => Refusal::AnswerTooLarge { limit: from.u64()? },
+        9 => Refusal::TooManyKeysRead { limit: from.u64()? },
         _ => return Err(from.malformed()),
     })
 }
@@ -452,5 +457,32 @@ fn option<T>(
     match from.bool()? {
         true => Ok(Some(read(from)?)),
         false => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_keeps_its_tag() {
+        let unknown = |reason| Refusal::OutcomeUnknown { reason };
+        for (tag, refusal) in [
+            (1, Refusal::Compacted { asked: 3, floor: 300 }),
+            (2, Refusal::FutureRevision { asked: 300, newest: 3 }),
+            (3, Refusal::KeyNotFound),
+            (4, Refusal::LeaseNotFound { lease: 7 }),
+            (5, unknown(UnknownReason::SessionEnded)),
+            (5, unknown(UnknownReason::BelowWindow)),
+            (6, Refusal::TooManySessions { limit: 10 }),
+            (7, Refusal::TooManyKeys { limit: 10 }),
+            (8, Refusal::AnswerTooLarge { limit: 10 }),
+            (9, Refusal::TooManyKeysRead { limit: 10 }),
+        ] {
+            let outcome = Outcome { revision: Revision(5), result: Err(refusal) };
+            let bytes = encode_outcome(&outcome);
+            assert_eq!(bytes[..4], [FORMAT, 5, 2, tag], "{outcome:?}");
+            assert_eq!(decode_outcome(bytes.into()), Ok(outcome));
+        }
     }
 }

@@ -35,6 +35,7 @@ struct Disk {
     visible: Maps,
     durable: Maps,
     unsynced: Vec<Batch>,
+    holds_back: bool,
 }
 
 impl MemoryEngine {
@@ -45,6 +46,11 @@ impl MemoryEngine {
     /// A disk whose syncs take `delay`.
     pub fn with_sync_delay(delay: Duration) -> MemoryEngine {
         MemoryEngine { sync_delay: Some(delay), ..MemoryEngine::default() }
+    }
+
+    /// Makes it behave as an engine whose background work has fallen behind, or no longer.
+    pub fn hold_back(&self, holds_back: bool) {
+        self.lock().holds_back = holds_back;
     }
 
     /// How many batches a crash could lose now.
@@ -62,7 +68,7 @@ impl MemoryEngine {
         for batch in disk.unsynced.iter().take(kept) {
             replay(&mut visible, batch);
         }
-        let found = Disk { durable: visible.clone(), visible, unsynced: Vec::new() };
+        let found = Disk { durable: visible.clone(), visible, unsynced: Vec::new(), holds_back: false };
         MemoryEngine { disk: Arc::new(Mutex::new(found)), sync_delay: self.sync_delay }
     }
 
@@ -133,7 +139,7 @@ impl Engine for MemoryEngine {
     }
 
     fn holds_back(&self) -> Result<bool, EngineError> {
-        Ok(false)
+        Ok(self.lock().holds_back)
     }
 
     fn check(&self) -> Result<(), EngineError> {

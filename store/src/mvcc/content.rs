@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::Head;
 use super::range::{current_rows, living_at, version_of};
+use super::walk::Walk;
 use crate::command::{KeyRange, RangeEnd, Refusal};
 use crate::engine::{EngineError, Order, Read, Visit};
 use crate::key::StoreNumber;
@@ -81,7 +82,7 @@ pub(super) fn past_part(
     keys_max: usize,
 ) -> Result<(Content, Option<Bytes>), EngineError> {
     let (mut found, mut next) = (Vec::new(), None);
-    living_at(read, store, rest, revision, Order::Ascending, &mut |key, id| {
+    living_at(read, store, rest, revision, Order::Ascending, &mut Walk::unbounded(), &mut |key, id| {
         if found.len() == keys_max {
             next = Some(Bytes::copy_from_slice(key));
             return Visit::Stop;

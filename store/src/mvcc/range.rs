@@ -8,6 +8,7 @@ use bytes::Bytes;
 use trefoil_causality::Revision;
 
 use super::Head;
+use super::walk::Walk;
 use crate::codec::Malformed;
 use crate::command::{KeyRange, Pair, RangeEnd, RangeOp, RangeReply, Refusal};
 use crate::engine::{EngineError, Family, Order, Read, Span, Visit, try_scan};
@@ -27,12 +28,12 @@ pub fn range(
     bytes_max: usize,
 ) -> Result<Result<RangeReply, Refusal>, EngineError> {
     match head.readable(op.revision) {
-        Ok(revision) => read_at(read, store, head, revision, op, bytes_max).map(Ok),
+        Ok(revision) => read_at(read, store, head, revision, op, bytes_max, &mut Walk::unbounded()).map(Ok),
         Err(refusal) => Ok(Err(refusal)),
     }
 }
 
-/// Reads at a revision that is known to be readable.
+/// Reads at a revision that is known to be readable. When `walk` ends it, the reply says nothing.
 pub(super) fn read_at(
     read: &dyn Read,
     store: StoreNumber,
@@ -40,11 +41,12 @@ pub(super) fn read_at(
     revision: Revision,
     op: &RangeOp,
     bytes_max: usize,
+    walk: &mut Walk,
 ) -> Result<RangeReply, EngineError> {
     if revision == head.revision {
-        read_current(read, store, op, bytes_max)
+        read_current(read, store, op, bytes_max, walk)
     } else {
-        read_history(read, store, revision, op, bytes_max)
+        read_history(read, store, revision, op, bytes_max, walk)
     }
 }
 
@@ -73,10 +75,14 @@ fn read_current(
     store: StoreNumber,
     op: &RangeOp,
     bytes_max: usize,
+    walk: &mut Walk,
 ) -> Result<RangeReply, EngineError> {
     let mut cut = Cut::new(op, bytes_max);
     let mut pairs = Vec::new();
     current_rows(read, store, &op.range, order(op), |key, row| {
+        if walk.key() == Visit::Stop {
+            return Ok(Visit::Stop);
+        }
         if cut.takes_next() {
             let version = Version::decode(Bytes::copy_from_slice(row))?;
             let (pair, bytes) = answered(op, Bytes::copy_from_slice(key), version);
@@ -94,10 +100,11 @@ fn read_history(
     revision: Revision,
     op: &RangeOp,
     bytes_max: usize,
+    walk: &mut Walk,
 ) -> Result<RangeReply, EngineError> {
     let mut cut = Cut::new(op, bytes_max);
     let mut found = Vec::new();
-    living_at(read, store, &op.range, revision, order(op), &mut |key, id| {
+    living_at(read, store, &op.range, revision, order(op), walk, &mut |key, id| {
         if cut.takes_next() {
             cut.spend(key.len() + PAIR_BYTES);
             found.push((Bytes::copy_from_slice(key), id));
@@ -185,18 +192,22 @@ pub(super) fn current_rows(
     })
 }
 
-/// Shows each key of `range` that lives at `revision`, with the change that made it what it was then.
+/// Shows each key of `range` that lives at `revision`, with the change that made it what it was then, until `walk` ends
+/// it or `visit` does.
 pub(super) fn living_at(
     read: &dyn Read,
     store: StoreNumber,
     range: &KeyRange,
     revision: Revision,
     order: Order,
+    walk: &mut Walk,
     visit: &mut dyn FnMut(&[u8], ChangeId) -> Visit,
 ) -> Result<(), EngineError> {
     if range.end == RangeEnd::Single {
         let up_to = ChangeId { revision, sub: u32::MAX };
-        if let Some((id, true)) = newest_change(read, store, &range.key, up_to)? {
+        if let Some((id, true)) = newest_change(read, store, &range.key, up_to)?
+            && walk.key() == Visit::Next
+        {
             visit(&range.key, id);
         }
         return Ok(());
@@ -206,8 +217,8 @@ pub(super) fn living_at(
         return Ok(());
     }
     match order {
-        Order::Ascending => living_ascending(read, &span, revision, visit),
-        Order::Descending => living_descending(read, &span, revision, visit),
+        Order::Ascending => living_ascending(read, &span, revision, walk, visit),
+        Order::Descending => living_descending(read, &span, revision, walk, visit),
     }
 }
 
@@ -216,15 +227,19 @@ fn living_ascending(
     read: &dyn Read,
     span: &Span,
     revision: Revision,
+    walk: &mut Walk,
     visit: &mut dyn FnMut(&[u8], ChangeId) -> Visit,
 ) -> Result<(), EngineError> {
     let mut decided: Option<Vec<u8>> = None;
     try_scan(read, Family::Index, span, Order::Ascending, |row, value| {
         let (key, id, alive) = index_row(row, value)?;
+        if walk.change(id) == Visit::Stop {
+            return Ok(Visit::Stop);
+        }
         if id.revision > revision || decided.as_ref() == Some(&key) {
             return Ok(Visit::Next);
         }
-        let next = if alive { visit(&key, id) } else { Visit::Next };
+        let next = if alive { show(&key, id, walk, visit) } else { Visit::Next };
         decided = Some(key);
         Ok(next)
     })
@@ -236,17 +251,22 @@ fn living_descending(
     read: &dyn Read,
     span: &Span,
     revision: Revision,
+    walk: &mut Walk,
     visit: &mut dyn FnMut(&[u8], ChangeId) -> Visit,
 ) -> Result<(), EngineError> {
-    let mut show = |candidate: Option<(Vec<u8>, ChangeId, bool)>| match candidate {
-        Some((key, id, true)) => visit(&key, id),
+    let mut show_last = |candidate: Option<(Vec<u8>, ChangeId, bool)>, walk: &mut Walk| match candidate {
+        Some((key, id, true)) => show(&key, id, walk, visit),
         Some((_, _, false)) | None => Visit::Next,
     };
     let mut candidate: Option<(Vec<u8>, ChangeId, bool)> = None;
     try_scan(read, Family::Index, span, Order::Descending, |row, value| {
         let (key, id, alive) = index_row(row, value)?;
         let left = candidate.take_if(|(of, ..)| *of != key);
-        if show(left) == Visit::Stop {
+        if show_last(left, walk) == Visit::Stop {
+            return Ok(Visit::Stop);
+        }
+        if walk.change(id) == Visit::Stop {
+            candidate = None;
             return Ok(Visit::Stop);
         }
         if id.revision <= revision {
@@ -254,9 +274,16 @@ fn living_descending(
         }
         Ok(Visit::Next)
     })?;
-    // After a stop there is no candidate: it was taken to be shown.
-    show(candidate);
+    // After a stop there is no candidate: it was taken to be shown, or given up with the walk.
+    show_last(candidate, walk);
     Ok(())
+}
+
+fn show(key: &[u8], id: ChangeId, walk: &mut Walk, visit: &mut dyn FnMut(&[u8], ChangeId) -> Visit) -> Visit {
+    match walk.alive(id) {
+        Visit::Next => visit(key, id),
+        Visit::Stop => Visit::Stop,
+    }
 }
 
 /// The newest change of `key` not above `up_to`, and whether it left the key alive.

@@ -11,9 +11,9 @@
 //! turn: etcd's checks let one kind of transaction through that deletes such a key first, and then etcd cannot go on.
 //! Here that is [`Refusal::KeyNotFound`] like any other.
 //!
-//! What one command may delete and answer is bounded ([`DELETED_KEYS_MAX`], [`ANSWER_BYTES_MAX`]), the same on every
-//! replica. A command that could exceed a bound runs on an overlay of its own, so that a refusal on the way leaves
-//! nothing behind either.
+//! What one command may delete and answer is bounded ([`DELETED_KEYS_MAX`], [`ANSWER_BYTES_MAX`]), and for a command of
+//! the log also how far its ranges and compares walk ([`super::WALK_KEYS_MAX`]), the same on every replica. A command that
+//! could exceed a bound runs on an overlay of its own, so that a refusal on the way leaves nothing behind either.
 //!
 //! Left out: what needs no state ([`super::check`]), and leases: none exist yet, so each one named is not found.
 
@@ -27,6 +27,7 @@ use super::Head;
 use super::content::pair_sum;
 use super::cover::Cover;
 use super::range::{current_rows, cut_by_bytes, pair_bytes, read_at};
+use super::walk::Walk;
 use crate::command::{
     Compare, DeleteOp, KeyRange, Op, Pair, PutOp, RangeEnd, RangeOp, Refusal, Relation, Reply, Target, Txn,
 };
@@ -42,33 +43,61 @@ pub const DELETED_KEY_BYTES_MAX: usize = 16 << 20;
 /// Bytes of keys and values one command may answer with; the last pair may exceed them.
 pub const ANSWER_BYTES_MAX: usize = 16 << 20;
 
-/// Carries out `op`, or says why nothing of it was.
+/// Carries out `op`, or says why nothing of it was. Walks as far as it has to: for transactions that only read, which go
+/// past the log.
 pub fn execute(
     view: &mut Overlay<'_>,
     store: StoreNumber,
     head: &mut Head,
     op: &Op,
 ) -> Result<Result<Reply, Refusal>, EngineError> {
-    let step = resolve(&*view, store, op)?;
-    if let Some(refusal) = refusal(&*view, store, head, &step)? {
-        return Ok(Err(refusal));
-    }
-    let done = match step.may_exceed() {
-        false => Run::new(view, store, head).step(&step),
-        true => attempt(view, store, head, &step),
-    };
-    match done {
+    execute_within(view, store, head, op, u64::MAX)
+}
+
+/// As [`execute`], but refused when the ranges and compares walk over more than `walk_max` keys: for commands of the log.
+pub fn execute_within(
+    view: &mut Overlay<'_>,
+    store: StoreNumber,
+    head: &mut Head,
+    op: &Op,
+    walk_max: u64,
+) -> Result<Result<Reply, Refusal>, EngineError> {
+    match carry_out(view, store, head, op, walk_max) {
         Ok(reply) => Ok(Ok(reply)),
         Err(Halt::Refused(refusal)) => Ok(Err(refusal)),
         Err(Halt::Failed(error)) => Err(error),
     }
 }
 
+fn carry_out(
+    view: &mut Overlay<'_>,
+    store: StoreNumber,
+    head: &mut Head,
+    op: &Op,
+    walk_max: u64,
+) -> Result<Reply, Halt> {
+    let mut walk = Walk::within(walk_max, head.floor);
+    let step = resolve(&*view, store, op, &mut walk)?;
+    if let Some(refusal) = refusal(&*view, store, head, &step)? {
+        return Err(Halt::Refused(refusal));
+    }
+    match step.may_exceed() {
+        false => Run::new(view, store, head, walk).step(&step),
+        true => attempt(view, store, head, walk, &step),
+    }
+}
+
 /// Runs `step` so that nothing of it is left when it halts.
-fn attempt(view: &mut Overlay<'_>, store: StoreNumber, head: &mut Head, step: &Step<'_>) -> Result<Reply, Halt> {
+fn attempt(
+    view: &mut Overlay<'_>,
+    store: StoreNumber,
+    head: &mut Head,
+    walk: Walk,
+    step: &Step<'_>,
+) -> Result<Reply, Halt> {
     let mut attempted = *head;
     let mut own = Overlay::new(&*view);
-    let reply = Run::new(&mut own, store, &mut attempted).step(step)?;
+    let reply = Run::new(&mut own, store, &mut attempted, walk).step(step)?;
     let writes = own.into_writes();
     view.absorb(writes);
     *head = attempted;
@@ -110,7 +139,7 @@ impl<'o> Step<'o> {
         }
     }
 
-    /// Whether it can exceed what one command may delete or answer.
+    /// Whether it can exceed what one command may delete, answer or walk over.
     fn may_exceed(&self) -> bool {
         match self {
             Step::Single(Single::Range(_)) => true,
@@ -121,37 +150,46 @@ impl<'o> Step<'o> {
     }
 }
 
-fn resolve<'o>(read: &dyn Read, store: StoreNumber, op: &'o Op) -> Result<Step<'o>, EngineError> {
+fn resolve<'o>(read: &dyn Read, store: StoreNumber, op: &'o Op, walk: &mut Walk) -> Result<Step<'o>, Halt> {
     Ok(match op {
         Op::Range(range) => Step::Single(Single::Range(range)),
         Op::Put(put) => Step::Single(Single::Put(put)),
         Op::Delete(delete) => Step::Single(Single::Delete(delete)),
         Op::Txn(txn) => {
-            let succeeded = all_hold(read, store, txn)?;
+            let succeeded = all_hold(read, store, txn, walk)?;
             let branch = if succeeded { &txn.success } else { &txn.failure };
-            let steps = branch.iter().map(|op| resolve(read, store, op)).collect::<Result<Vec<_>, _>>()?;
+            let steps = branch.iter().map(|op| resolve(read, store, op, walk)).collect::<Result<Vec<_>, _>>()?;
             Step::Txn { succeeded, steps }
         }
     })
 }
 
-fn all_hold(read: &dyn Read, store: StoreNumber, txn: &Txn) -> Result<bool, EngineError> {
+fn all_hold(read: &dyn Read, store: StoreNumber, txn: &Txn, walk: &mut Walk) -> Result<bool, Halt> {
     for compare in &txn.compares {
-        if !holds(read, store, compare)? {
+        if !holds(read, store, compare, walk)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-fn holds(read: &dyn Read, store: StoreNumber, compare: &Compare) -> Result<bool, EngineError> {
+fn holds(read: &dyn Read, store: StoreNumber, compare: &Compare, walk: &mut Walk) -> Result<bool, Halt> {
     let (mut found, mut held) = (false, true);
     current_rows(read, store, &compare.range, Order::Ascending, |_, row| {
+        if walk.key() == Visit::Stop {
+            return Ok(Visit::Stop);
+        }
         found = true;
         held = satisfies(compare, Some(&Version::decode(Bytes::copy_from_slice(row))?));
         Ok(if held { Visit::Next } else { Visit::Stop })
     })?;
+    within(walk)?;
     Ok(if found { held } else { satisfies(compare, None) })
+}
+
+/// Halts a command that has walked too far.
+fn within(walk: &Walk) -> Result<(), Halt> {
+    walk.refusal().map_or(Ok(()), |refusal| Err(Halt::Refused(refusal)))
 }
 
 /// Whether a key with this version, or a missing one, satisfies `compare`.
@@ -262,6 +300,8 @@ struct Run<'v, 'b> {
     key_bytes_left: usize,
     /// Bytes that may still be answered.
     bytes_left: usize,
+    /// What the ranges walk over.
+    walk: Walk,
 }
 
 /// A key that is about to be removed.
@@ -272,11 +312,11 @@ struct Doomed {
 }
 
 impl<'v, 'b> Run<'v, 'b> {
-    fn new(view: &'v mut Overlay<'b>, store: StoreNumber, head: &'v mut Head) -> Run<'v, 'b> {
+    fn new(view: &'v mut Overlay<'b>, store: StoreNumber, head: &'v mut Head, walk: Walk) -> Run<'v, 'b> {
         let own_revision = head.revision.next();
         let (deletes_left, bytes_left) = (DELETED_KEYS_MAX, ANSWER_BYTES_MAX);
         let key_bytes_left = DELETED_KEY_BYTES_MAX;
-        Run { view, store, head, own_revision, changes: 0, deletes_left, key_bytes_left, bytes_left }
+        Run { view, store, head, own_revision, changes: 0, deletes_left, key_bytes_left, bytes_left, walk }
     }
 
     fn step(&mut self, step: &Step<'_>) -> Result<Reply, Halt> {
@@ -293,7 +333,8 @@ impl<'v, 'b> Run<'v, 'b> {
 
     fn range(&mut self, op: &RangeOp) -> Result<Reply, Halt> {
         let revision = op.revision.unwrap_or(self.head.revision);
-        let reply = read_at(&*self.view, self.store, self.head, revision, op, self.bytes_left)?;
+        let reply = read_at(&*self.view, self.store, self.head, revision, op, self.bytes_left, &mut self.walk)?;
+        within(&self.walk)?;
         if cut_by_bytes(op, &reply) {
             return Err(too_large());
         }
