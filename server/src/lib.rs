@@ -13,7 +13,11 @@ pub mod cluster;
 pub mod peer;
 
 pub mod raft;
+pub mod rounds;
+
 pub mod replication;
+
+pub mod remote;
 pub mod router;
 pub mod verify;
 

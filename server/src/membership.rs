@@ -47,7 +47,7 @@ use crate::peer::{AddressBook, Peers};
 use crate::raft::group::{Parts, RaftReplica};
 use crate::replica_record::ReplicaRecord;
 use crate::replication::{Consistency, Replica};
-use crate::router::{LocalReplicas, Router, WALKS_MAX};
+use crate::router::{LocalReplicas, Router};
 use crate::verify::{self, Comparison, Difference};
 use crate::writer::ManifestNotes;
 
@@ -92,51 +92,13 @@ impl Membership {
         identity: Identity,
         runs: Vec<u64>,
     ) -> anyhow::Result<Membership> {
-        let founders = record.founders.iter().filter(|founder| founder.node != identity.node);
-        let acquaintances = Acquaintances::open(
-            identity,
-            runs,
-            shared.engine.as_ref(),
-            shared.writer.clone(),
-            founders.clone().map(|founder| (founder.node, founder.storage)),
-        )?;
-        let map = Arc::new(ArcSwap::from_pointee(ClusterMap::unknown(identity.cluster)));
-        let hints = founders.map(|founder| (founder.node, hint(&shared.config, founder))).collect();
-        let addresses = Arc::new(AddressBook { map: map.clone(), hints });
-        let acquaintances = Arc::new(acquaintances);
-        let peers = Arc::new(Peers::new(acquaintances.clone(), addresses));
-        let router = Arc::new(Router {
-            me: identity.node,
-            map,
-            replicas: Arc::new(ArcSwap::from_pointee(LocalReplicas::new())),
-            peers,
-            forwards: Default::default(),
-            walks: Semaphore::new(WALKS_MAX),
-        });
+        let peers = links(&shared, &record, identity, runs)?;
+        let replicas = Arc::new(ArcSwap::from_pointee(LocalReplicas::new()));
+        let router = Arc::new(Router::new(identity.node, replicas, peers));
         let rafts = Arc::new(ArcSwap::from_pointee(RaftReplicas::new()));
-        let health = shared.health.clone();
-        let member = Member {
-            strangers: Default::default(),
-            acquaintances,
-            rafts: rafts.clone(),
-            router: router.clone(),
-            health,
-            limits: shared.config.limits,
-            message_bytes_max: shared.config.message_bytes_max,
-        };
-        let member = Arc::new(member);
+        let member = member(&shared, router.clone(), rafts.clone());
         shared.peer_service.member.store(Some(member.clone()));
-        shared.serving.store(Some(Arc::new(Serving {
-            identity,
-            cluster_id: Bytes::copy_from_slice(&identity.cluster.0.to_be_bytes()),
-            name: shared.config.name.clone(),
-            router: router.clone(),
-            limits: shared.config.limits,
-            message_bytes_max: shared.config.message_bytes_max,
-            request_timeout: shared.config.request_timeout,
-            health: shared.health.clone(),
-            requests: Arc::new(Semaphore::new(REQUEST_BYTES_MAX / REQUEST_UNIT)),
-        })));
+        shared.serving.store(Some(Arc::new(serving(&shared, identity, router.clone()))));
         let line = WaitingLine::new(shared.health.clone());
         let next_comparison = clock::now() + shared.config.verify_interval.min(FIRST_COMPARISON);
         Ok(Membership {
@@ -482,6 +444,46 @@ impl Membership {
             why => format!("; not connected to {} ({why})", founder.name),
         })
         .collect()
+    }
+}
+
+/// Links to the other founders, which begin to be made at once: a call without a connection fails.
+fn links(shared: &Shared, record: &FoundingRecord, identity: Identity, runs: Vec<u64>) -> anyhow::Result<Arc<Peers>> {
+    let founders = || record.founders.iter().filter(|founder| founder.node != identity.node);
+    let met = founders().map(|founder| (founder.node, founder.storage));
+    let acquaintances = Acquaintances::open(identity, runs, shared.engine.as_ref(), shared.writer.clone(), met)?;
+    let map = Arc::new(ArcSwap::from_pointee(ClusterMap::unknown(identity.cluster)));
+    let hints = founders().map(|founder| (founder.node, hint(&shared.config, founder))).collect();
+    let peers = Peers::new(Arc::new(acquaintances), Arc::new(AddressBook { map, hints }));
+    founders().for_each(|founder| peers.keep_link(founder.node));
+    Ok(Arc::new(peers))
+}
+
+/// What the peer port was waiting for.
+fn member(shared: &Shared, router: Arc<Router>, rafts: Arc<ArcSwap<RaftReplicas>>) -> Arc<Member> {
+    Arc::new(Member {
+        strangers: Default::default(),
+        acquaintances: router.peers.acquaintances.clone(),
+        rafts,
+        router,
+        health: shared.health.clone(),
+        limits: shared.config.limits,
+        message_bytes_max: shared.config.message_bytes_max,
+    })
+}
+
+/// What the client port was waiting for.
+fn serving(shared: &Shared, identity: Identity, router: Arc<Router>) -> Serving {
+    Serving {
+        identity,
+        cluster_id: Bytes::copy_from_slice(&identity.cluster.0.to_be_bytes()),
+        name: shared.config.name.clone(),
+        router,
+        limits: shared.config.limits,
+        message_bytes_max: shared.config.message_bytes_max,
+        request_timeout: shared.config.request_timeout,
+        health: shared.health.clone(),
+        requests: Arc::new(Semaphore::new(REQUEST_BYTES_MAX / REQUEST_UNIT)),
     }
 }
 

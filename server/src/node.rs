@@ -26,7 +26,7 @@ use trefoil_store::key::{self, StoreNumber};
 use trefoil_world::{clock, net, task};
 
 use crate::api::MaybeServing;
-use crate::api::accept::connections;
+use crate::api::accept::{Earned, connections};
 use crate::api::cluster::ClusterService;
 use crate::api::kv::KvService;
 use crate::api::peer::{Member, PeerService};
@@ -43,6 +43,8 @@ use crate::stores::Stores;
 use crate::writer::{Fatal, ManifestNotes, Writer};
 
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
+/// Connections of peers at a time.
+const PEER_CONNECTIONS_MAX: usize = 256;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The two ports of a node, taken before its disk is opened: a node without ports leaves its directory as it is.
@@ -215,7 +217,7 @@ impl Shared {
             Err(error) => warn!("no gRPC reflection: {error}"),
         }
         let stop = stopped(self.stopping.clone());
-        let incoming = connections(clients, self.config.connections_max);
+        let incoming = connections(clients, self.config.connections_max, Earned::ByFirstBytes);
         let clients = task::spawn(async move {
             if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop).await {
                 warn!("clients are no longer served: {error}");
@@ -230,7 +232,7 @@ impl Shared {
             .http2_keepalive_interval(Some(crate::peer::KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(crate::peer::KEEP_ALIVE_TIMEOUT))
             .add_service(peer);
-        let incoming = connections(peers, 256);
+        let incoming = connections(peers, PEER_CONNECTIONS_MAX, Earned::ByBelief);
         let stop = stopped(self.stopping.clone());
         task::spawn(async move { router.serve_with_incoming_shutdown(incoming, stop).await });
         clients

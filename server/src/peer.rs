@@ -12,6 +12,7 @@
 //! * Addresses are hints and are looked up at every dial.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -102,6 +103,11 @@ impl Peers {
         Peers { acquaintances, addresses, links: Mutex::default(), span: Span::current() }
     }
 
+    /// The map the links find nodes by.
+    pub fn map(&self) -> &Arc<ArcSwap<ClusterMap>> {
+        &self.addresses.map
+    }
+
     /// Asks `node` and waits at most `ttl` for the answer.
     pub async fn call(&self, node: NodeId, message: Message, ttl: Duration) -> Result<Body, CallError> {
         self.link(node).call(message, ttl).await
@@ -156,9 +162,7 @@ impl Peers {
             });
             let keep = KeepLink {
                 link: Arc::downgrade(&link),
-                node,
-                acquaintances: self.acquaintances.clone(),
-                addresses: self.addresses.clone(),
+                dialler: Dialler { node, acquaintances: self.acquaintances.clone(), addresses: self.addresses.clone() },
                 calls,
                 span: self.span.clone(),
             };
@@ -271,12 +275,17 @@ struct Connection {
     run: u64,
 }
 
-/// The task behind a [`Link`]; it ends with the link.
-struct KeepLink {
-    link: std::sync::Weak<Link>,
+/// Opens connections to one node.
+struct Dialler {
     node: NodeId,
     acquaintances: Arc<Acquaintances>,
     addresses: Arc<AddressBook>,
+}
+
+/// The task behind a [`Link`]; it ends with the link.
+struct KeepLink {
+    link: std::sync::Weak<Link>,
+    dialler: Dialler,
     calls: mpsc::Receiver<Message>,
     /// Entered for a line of the log only, never while frames are moved.
     span: Span,
@@ -301,30 +310,63 @@ impl KeepLink {
 
     /// One connection, from the dial to its end. `Ok` when it had been up.
     async fn session(&mut self, link: &Arc<Link>) -> Result<(), String> {
-        let mut connection = None;
-        let mut why = "no address is known".to_owned();
-        for address in self.addresses.peer(self.node) {
-            match self.open(&address).await {
-                Ok(opened) => {
-                    connection = Some(opened);
-                    break;
-                }
-                Err(error) => why = format!("{address}: {error}"),
-            }
-        }
-        let Connection { client, outgoing, incoming, run } = connection.ok_or(why)?;
-        self.span.in_scope(|| info!(peer = %self.node, "connected"));
+        let KeepLink { dialler, calls, .. } = self;
+        let opened = tokio::select! {
+            opened = dialler.open_any() => opened,
+            never = fail_calls(calls, &link.waiting) => match never {},
+        };
+        let Connection { client, outgoing, incoming, run } = opened?;
+        let node = self.dialler.node;
+        self.span.in_scope(|| info!(peer = %node, "connected"));
         link.set_client(Some(client));
         link.set_why(String::new());
         link.connected.store(1, Ordering::Relaxed);
+        let acquaintances = &self.dialler.acquaintances;
         let end = tokio::select! {
-            end = send_frames(&self.acquaintances, &mut self.calls, outgoing) => end,
-            end = receive_frames(&self.acquaintances, (self.node, run), &link.waiting, incoming) => end,
+            end = send_frames(acquaintances, &mut self.calls, outgoing) => end,
+            end = receive_frames(acquaintances, (node, run), &link.waiting, incoming) => end,
         };
         link.connected.store(0, Ordering::Relaxed);
         link.drop_waiting();
-        self.span.in_scope(|| warn!(peer = %self.node, "connection lost: {end}"));
+        self.span.in_scope(|| warn!(peer = %node, "connection lost: {end}"));
         Ok(())
+    }
+
+    /// While there is no connection, calls fail at once. False when the link is gone.
+    async fn fail_calls_for(&mut self, backoff: Duration) -> bool {
+        let until = clock::now() + backoff;
+        loop {
+            match clock::timeout_at(until, self.calls.recv()).await {
+                Err(_) => return true,
+                Ok(None) => return false,
+                Ok(Some(message)) => {
+                    let Some(link) = self.link.upgrade() else { return false };
+                    link.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&message.id);
+                }
+            }
+        }
+    }
+}
+
+/// Fails calls as they come, until it is dropped.
+async fn fail_calls(calls: &mut mpsc::Receiver<Message>, waiting: &Waiting) -> Infallible {
+    while let Some(message) = calls.recv().await {
+        waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&message.id);
+    }
+    std::future::pending().await
+}
+
+impl Dialler {
+    /// Tries the node's addresses in turn.
+    async fn open_any(&self) -> Result<Connection, String> {
+        let mut why = "no address is known".to_owned();
+        for address in self.addresses.peer(self.node) {
+            match self.open(&address).await {
+                Ok(opened) => return Ok(opened),
+                Err(error) => why = format!("{address}: {error}"),
+            }
+        }
+        Err(why)
     }
 
     async fn open(&self, address: &str) -> Result<Connection, String> {
@@ -352,21 +394,6 @@ impl KeepLink {
             self.acquaintances.disown(&format!("{} says: {}", self.node, status.message()));
         }
         status.message().to_owned()
-    }
-
-    /// While there is no connection, calls fail at once. False when the link is gone.
-    async fn fail_calls_for(&mut self, backoff: Duration) -> bool {
-        let until = clock::now() + backoff;
-        loop {
-            match clock::timeout_at(until, self.calls.recv()).await {
-                Err(_) => return true,
-                Ok(None) => return false,
-                Ok(Some(message)) => {
-                    let Some(link) = self.link.upgrade() else { return false };
-                    link.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&message.id);
-                }
-            }
-        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! From a keyspace's name to the replica that answers: here, or after exactly one forward.
 //!
 //! A request that arrived from a client may be handed on once, to the node that leads; one that was handed on is
-//! answered or refused. The map is a snapshot: a request never waits for metadata.
+//! answered or refused. A refusal that brings a newer placement row is tried once more by that row. The map is a
+//! snapshot: a request never waits for metadata.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -13,21 +14,26 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use trefoil_causality::Revision;
 use trefoil_placement::{Epoch, KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
-use trefoil_proto::peer::{ProposeRequest, ReadIndexRequest, Refused, propose_reply, read_index_reply, refused};
-use trefoil_store::command::{
-    Command, KeyRange, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, decode_outcome, encode_command,
-};
+use trefoil_store::command::{Command, KeyRange, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId};
+use trefoil_store::mvcc::Content;
 use trefoil_world::clock::{self, Instant};
 
 use crate::cluster::map::ClusterMap;
-use crate::error::Error;
+use crate::error::{self, Error};
 use crate::peer::Peers;
+use crate::remote::Remotes;
 use crate::replication::leader::Scan;
 use crate::replication::{Answer, Consistency, Effective, Replica};
+use crate::rounds::Rounds;
+use crate::verify::WALK_PATIENCE;
 
+/// Patience with `_meta`, and the pause after it did not answer.
 const REFRESH_PATIENCE: Duration = Duration::from_secs(1);
+const REFRESH_PAUSE: Duration = Duration::from_secs(5);
+/// Patience with a leader's answer to a round of reads: longer than it takes to find a connection broken.
+const ROUND_PATIENCE: Duration = Duration::from_secs(5);
 /// Walks over whole replicas at a time.
-pub const WALKS_MAX: usize = 4;
+const WALKS_MAX: usize = 4;
 
 /// The replicas of this node.
 pub type LocalReplicas = BTreeMap<PartitionId, Arc<Replica>>;
@@ -38,9 +44,15 @@ pub struct Router {
     pub map: Arc<ArcSwap<ClusterMap>>,
     pub replicas: Arc<ArcSwap<LocalReplicas>>,
     pub peers: Arc<Peers>,
+    pub remotes: Arc<Remotes>,
+    /// Requests that another node was asked about.
     pub forwards: AtomicU64,
     /// Walks over a replica's whole content that may run at a time.
     pub walks: Semaphore,
+    // Started by the first read that needs them, from any task.
+    rounds: Mutex<BTreeMap<(PartitionId, NodeId), Arc<Rounds>>>,
+    /// Held while `_meta` is asked for a newer map; since when it does not answer.
+    refreshing: tokio::sync::Mutex<Option<Instant>>,
 }
 
 /// Where a request goes.
@@ -50,6 +62,21 @@ struct Target {
 }
 
 impl Router {
+    pub fn new(me: NodeId, replicas: Arc<ArcSwap<LocalReplicas>>, peers: Arc<Peers>) -> Router {
+        let map = peers.map().clone();
+        Router {
+            me,
+            remotes: Arc::new(Remotes::new(peers.clone(), map.clone())),
+            map,
+            replicas,
+            peers,
+            forwards: AtomicU64::new(0),
+            walks: Semaphore::new(WALKS_MAX),
+            rounds: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// Carries out a command in a keyspace; on another node if that one leads. Says where it was carried out.
     pub async fn write(
         &self,
@@ -69,9 +96,26 @@ impl Router {
         Ok(outcome)
     }
 
+    /// A refusal that brought a newer row is tried once more by that row.
     async fn write_to(
         &self,
         target: Target,
+        command: Command,
+        request: Option<RequestId>,
+        deadline: Instant,
+    ) -> Result<(Outcome, NodeId), Error> {
+        match self.write_once(&target, command.clone(), request, deadline).await {
+            Err(error) => match self.newer_target(&target, &error) {
+                Some(newer) => self.write_once(&newer, command, request, deadline).await,
+                None => Err(error),
+            },
+            done => done,
+        }
+    }
+
+    async fn write_once(
+        &self,
+        target: &Target,
         command: Command,
         request: Option<RequestId>,
         deadline: Instant,
@@ -122,6 +166,22 @@ impl Router {
         consistency: Consistency,
         deadline: Instant,
     ) -> Result<(Answer, NodeId), Error> {
+        match self.read_once(&target, op.clone(), consistency, deadline).await {
+            Err(error) => match self.newer_target(&target, &error) {
+                Some(newer) => self.read_once(&newer, op, consistency, deadline).await,
+                None => Err(error),
+            },
+            found => found,
+        }
+    }
+
+    async fn read_once(
+        &self,
+        target: &Target,
+        op: RangeOp,
+        consistency: Consistency,
+        deadline: Instant,
+    ) -> Result<(Answer, NodeId), Error> {
         let Some(local) = &target.local else {
             let (outcome, node) = self
                 .write_elsewhere(&target.row, Command::Op(Op::Range(op)), None, deadline)
@@ -142,6 +202,16 @@ impl Router {
     /// Pins a state for a read in pieces.
     pub async fn scan(&self, keyspace: &str, consistency: Consistency, deadline: Instant) -> Result<Scan, Error> {
         let target = self.target(keyspace)?;
+        match self.scan_once(&target, consistency, deadline).await {
+            Err(error) => match self.newer_target(&target, &error) {
+                Some(newer) => self.scan_once(&newer, consistency, deadline).await,
+                None => Err(error),
+            },
+            pinned => pinned,
+        }
+    }
+
+    async fn scan_once(&self, target: &Target, consistency: Consistency, deadline: Instant) -> Result<Scan, Error> {
         let Some(local) = &target.local else {
             return Err(Error::NotLeader { leader: self.any_holder(&target.row).ok() });
         };
@@ -156,17 +226,35 @@ impl Router {
         }
     }
 
-    /// A client that knows a newer placement than this node makes it look at the newest map before it answers. When
-    /// `_meta` does not answer, the last known map goes on being used: data never waits for metadata.
+    /// Where to go after a refusal: by a newer row, when one has come since.
+    fn newer_target(&self, refused: &Target, error: &Error) -> Option<Target> {
+        let newest = self.target_of(refused.row.partition).ok()?;
+        (error.outcome() == error::Outcome::NotDone && newest.row.epoch > refused.row.epoch).then_some(newest)
+    }
+
+    /// A client that knows a newer placement than this node makes it look at the newest map before it answers.
     pub async fn reach_epoch(&self, keyspace: &str, epoch: Epoch, deadline: Instant) -> Result<(), Error> {
-        if self.target(keyspace)?.row.epoch >= epoch {
+        self.reach_epoch_of(self.partition_of(keyspace)?, epoch, deadline).await
+    }
+
+    /// The same for a partition, on behalf of a peer. When `_meta` does not answer, the last known map goes on being
+    /// used, and for a moment nobody asks again: data never waits for metadata.
+    pub async fn reach_epoch_of(&self, partition: PartitionId, epoch: Epoch, deadline: Instant) -> Result<(), Error> {
+        let epoch_here = || self.map.load().rows.get(&partition).map_or(Epoch(0), |row| row.epoch);
+        if epoch_here() >= epoch {
+            return Ok(());
+        }
+        let mut refreshing = self.refreshing.lock().await;
+        if epoch_here() >= epoch || refreshing.is_some_and(|silent| silent.elapsed() < REFRESH_PAUSE) {
             return Ok(());
         }
         let patience = deadline.min(clock::now() + REFRESH_PATIENCE);
-        if self.refresh_map(Consistency::Linearizable, patience).await.is_err() {
+        let refreshed = self.refresh_map(Consistency::Linearizable, patience).await;
+        *refreshing = refreshed.is_err().then(clock::now);
+        if refreshed.is_err() {
             return Ok(());
         }
-        match self.target(keyspace)?.row.epoch {
+        match epoch_here() {
             newest if newest >= epoch => Ok(()),
             newest => Err(Error::Malformed {
                 field: "epoch",
@@ -183,8 +271,10 @@ impl Router {
         let cluster = self.peers.acquaintances.me().cluster;
         let map = ClusterMap::read(cluster, answer.revision, &answer.reply.pairs)
             .map_err(|malformed| Error::Broken { why: malformed.to_string() })?;
-        let map = Arc::new(map);
-        self.map.rcu(|known| if known.version < map.version { map.clone() } else { known.clone() });
+        self.map.rcu(|known| match known.succeeded_by(map.clone()) {
+            Some(next) => Arc::new(next),
+            None => known.clone(),
+        });
         Ok(())
     }
 
@@ -194,6 +284,10 @@ impl Router {
     }
 
     fn target(&self, keyspace: &str) -> Result<Target, Error> {
+        self.target_of(self.partition_of(keyspace)?)
+    }
+
+    fn partition_of(&self, keyspace: &str) -> Result<PartitionId, Error> {
         let name = if keyspace.is_empty() { "default" } else { keyspace };
         let map = self.map.load();
         if map.version == Revision(0) {
@@ -204,7 +298,7 @@ impl Router {
             return Err(Error::NoSuchKeyspace { name: name.into() });
         }
         match record.mode {
-            Mode::Leader => self.target_of(PartitionId { keyspace: id, index: 0 }),
+            Mode::Leader => Ok(PartitionId { keyspace: id, index: 0 }),
             mode @ (Mode::MultiLeader | Mode::Leaderless) => Err(Error::Unsupported { op: "a request", mode }),
         }
     }
@@ -214,13 +308,14 @@ impl Router {
         let row = self.map.load().rows.get(&partition).cloned();
         match (row, local) {
             (Some(row), local) => Ok(Target { row, local }),
-            // Before the first map there is only `_meta` itself, which this node holds.
-            (None, Some(local)) => {
-                let epoch = Epoch(0);
-                Ok(Target { row: PlacementRow { partition, epoch, replicas: Vec::new() }, local: Some(local) })
-            }
+            (None, Some(local)) => Ok(Target { row: row_of(&self.map.load(), partition), local: Some(local) }),
             (None, None) => Err(Error::Unavailable { why: format!("partition {partition} is not placed yet") }),
         }
+    }
+
+    /// Keys and content sum of a partition's replica on another node.
+    pub async fn digest_at(&self, partition: PartitionId, to: NodeId, revision: Revision) -> Result<Content, Error> {
+        self.remotes.digest(&row_of(&self.map.load(), partition), to, revision, WALK_PATIENCE).await
     }
 
     /// A place among the walks over whole replicas.
@@ -230,11 +325,6 @@ impl Router {
     pub fn walk_place(&self) -> Result<SemaphorePermit<'_>, Error> {
         let exhausted = |_| Error::Exhausted { what: "room for digests".into(), limit: WALKS_MAX as u64 };
         self.walks.try_acquire().map_err(exhausted)
-    }
-
-    /// As requests to peers carry it.
-    pub fn cluster_id(&self) -> Bytes {
-        Bytes::copy_from_slice(&self.peers.acquaintances.me().cluster.0.to_be_bytes())
     }
 
     fn any_holder(&self, row: &PlacementRow) -> Result<NodeId, Error> {
@@ -255,63 +345,36 @@ impl Router {
         deadline: Instant,
     ) -> Result<Outcome, Error> {
         self.forwards.fetch_add(1, Ordering::Relaxed);
-        let mut client = self.peers.client(to).await.map_err(not_sent)?;
-        let request = ProposeRequest {
-            cluster_id: self.cluster_id(),
-            keyspace_id: row.partition.keyspace.0,
-            partition: row.partition.index,
-            command: encode_command(&command),
-            deadline_ms: millis_left(deadline)?,
-            session: request.map_or(0, |id| id.session),
-            sequence: request.map_or(0, |id| id.sequence),
-            acknowledged: request.map_or(0, |id| id.acknowledged),
-        };
-        let unknown = |why: String| Error::Unknown { why };
-        let reply = match clock::timeout_at(deadline, client.propose(request)).await {
-            Err(_) => return Err(unknown("the deadline passed before the leader answered".into())),
-            Ok(Err(status)) => return Err(unknown(format!("the leader's connection: {}", status.message()))),
-            Ok(Ok(reply)) => reply.into_inner().reply,
-        };
-        match reply {
-            Some(propose_reply::Reply::Outcome(bytes)) => {
-                decode_outcome(bytes).map_err(|malformed| unknown(malformed.to_string()))
-            }
-            Some(propose_reply::Reply::NotLeader(hint)) => {
-                Err(Error::NotLeader { leader: leader(hint.leader_node_id) })
-            }
-            Some(propose_reply::Reply::Unknown(why)) => Err(unknown(why)),
-            Some(propose_reply::Reply::Refused(refused)) => Err(refusal(refused)),
-            None => Err(unknown("the leader's answer is empty".into())),
-        }
+        self.remotes.propose(row, to, command, request, deadline).await
     }
 
     /// Asks the leader how far a linearizable read must see, and waits until this replica does.
     async fn catch_up(&self, row: &PlacementRow, local: &Replica, to: NodeId, deadline: Instant) -> Result<(), Error> {
         self.forwards.fetch_add(1, Ordering::Relaxed);
-        let mut client = self.peers.client(to).await.map_err(not_sent)?;
-        let request = ReadIndexRequest {
-            cluster_id: self.cluster_id(),
-            keyspace_id: row.partition.keyspace.0,
-            partition: row.partition.index,
-            deadline_ms: millis_left(deadline)?,
-        };
-        let unavailable = |why: String| Error::Unavailable { why };
-        let reply = match clock::timeout_at(deadline, client.read_index(request)).await {
-            Err(_) => return Err(Error::DeadlinePassed),
-            Ok(Err(status)) => return Err(unavailable(format!("the leader's connection: {}", status.message()))),
-            Ok(Ok(reply)) => reply.into_inner().reply,
-        };
-        match reply {
-            Some(read_index_reply::Reply::Index(index)) => match local {
-                Replica::Leader(replica) => replica.wait_applied(index, deadline).await,
-            },
-            Some(read_index_reply::Reply::NotLeader(hint)) => {
-                Err(Error::NotLeader { leader: leader(hint.leader_node_id) })
-            }
-            Some(read_index_reply::Reply::Refused(refused)) => Err(refusal(refused)),
-            None => Err(unavailable("the leader's answer is empty".into())),
+        let index = self.rounds_at(row.partition, to).join(deadline).await?;
+        match local {
+            Replica::Leader(replica) => replica.wait_applied(index, deadline).await,
         }
     }
+
+    /// The rounds that ask the leader `to`. There are as many as partitions have had leaders.
+    fn rounds_at(&self, partition: PartitionId, to: NodeId) -> Arc<Rounds> {
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let started = rounds.entry((partition, to)).or_insert_with(|| {
+            let (remotes, map) = (self.remotes.clone(), self.map.clone());
+            Arc::new(Rounds::start(move || {
+                let (remotes, row) = (remotes.clone(), row_of(&map.load(), partition));
+                async move { remotes.read_index(&row, to, ROUND_PATIENCE).await }
+            }))
+        });
+        started.clone()
+    }
+}
+
+/// The row of a partition this node holds; before the first map there is only `_meta` itself.
+fn row_of(map: &ClusterMap, partition: PartitionId) -> PlacementRow {
+    let unknown = || PlacementRow { partition, epoch: Epoch(0), replicas: Vec::new() };
+    map.rows.get(&partition).cloned().unwrap_or_else(unknown)
 }
 
 /// A read that has no answer has done nothing.
@@ -332,32 +395,5 @@ fn range_answer(outcome: Outcome) -> Result<Answer, Error> {
         | Reply::Compacted
         | Reply::SessionOpened { .. }
         | Reply::SessionClosed => Err(Error::Broken { why: "the leader answered another question".into() }),
-    }
-}
-
-/// What a peer has refused, as if it had been refused here.
-fn refusal(Refused { kind, why, limit }: Refused) -> Error {
-    match refused::Kind::try_from(kind) {
-        Ok(refused::Kind::Deadline) => Error::DeadlinePassed,
-        Ok(refused::Kind::Exhausted) => Error::Exhausted { what: why.into(), limit },
-        Ok(refused::Kind::Broken) => Error::Broken { why },
-        // A kind this version does not know is none that did anything either.
-        Ok(refused::Kind::Unavailable) | Err(_) => Error::Unavailable { why },
-    }
-}
-
-fn leader(id: u64) -> Option<NodeId> {
-    (id != 0).then_some(NodeId(id))
-}
-
-fn not_sent(error: crate::peer::CallError) -> Error {
-    Error::Unavailable { why: error.to_string() }
-}
-
-fn millis_left(deadline: Instant) -> Result<u64, Error> {
-    let left = deadline.saturating_duration_since(clock::now());
-    match left >= Duration::from_millis(1) {
-        true => Ok(left.as_millis() as u64),
-        false => Err(Error::DeadlinePassed),
     }
 }

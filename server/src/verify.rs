@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::NodeId;
-use trefoil_proto::peer::{DigestReply, DigestRequest};
 use trefoil_store::mvcc::Content;
 use trefoil_world::clock::{self, Instant};
 
@@ -81,31 +80,11 @@ pub async fn compare(router: &Arc<Router>, replica: &Replica) -> Result<Comparis
         if node == router.me {
             continue;
         }
-        match ask(router, replica, node, revision).await {
+        match router.digest_at(replica.raft().partition, node, revision).await {
             Err(why) => found.not_compared.push((node, why)),
-            Ok(DigestReply { keys, sum, .. }) if (Content { keys, sum }) == here => {}
-            Ok(DigestReply { keys, sum, .. }) => {
-                let there = Content { keys, sum };
-                found.differences.push(Difference { replica: id, node, here, there, revision });
-            }
+            Ok(there) if there == here => {}
+            Ok(there) => found.differences.push(Difference { replica: id, node, here, there, revision }),
         }
     }
     Ok(found)
-}
-
-async fn ask(router: &Router, replica: &Replica, node: NodeId, revision: Revision) -> Result<DigestReply, Error> {
-    let unavailable = |why: String| Error::Unavailable { why };
-    let mut client = router.peers.client(node).await.map_err(|error| unavailable(error.to_string()))?;
-    let partition = replica.raft().partition;
-    let request = DigestRequest {
-        cluster_id: router.cluster_id(),
-        keyspace_id: partition.keyspace.0,
-        partition: partition.index,
-        revision: revision.0,
-    };
-    match clock::timeout(WALK_PATIENCE, client.digest(request)).await {
-        Err(_) => Err(Error::DeadlinePassed),
-        Ok(Err(status)) => Err(unavailable(status.message().to_owned())),
-        Ok(Ok(reply)) => Ok(reply.into_inner()),
-    }
 }

@@ -29,6 +29,7 @@ mod forwards;
 mod kvctl_transcripts;
 mod load;
 mod log_record;
+mod peer_port;
 mod process;
 mod raw;
 mod refusal;

@@ -1,30 +1,57 @@
-//! Accepting connections: bounded in number, each counted until it closes. One that says nothing at first is closed, so
-//! that silent ones do not take all places.
+//! Accepting connections: bounded in number, each counted until it closes. One that does not earn its place in its first
+//! moments is closed, so that silent ones, or strangers, do not take all places.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::Request;
 use tonic::transport::server::Connected;
 use tracing::{Instrument, warn};
 use trefoil_world::{clock, net};
 
-/// How long a connection may say nothing at first.
-const FIRST_BYTES_PATIENCE: Duration = Duration::from_secs(10);
+/// How soon a connection must have earned its place.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often the log says that connections are too many.
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
 
+/// How a connection earns its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Earned {
+    ByFirstBytes,
+    /// By opening words that are believed.
+    ByBelief,
+}
+
+/// Whether the other side's opening words were believed; a request finds it among its extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Believed(Arc<AtomicBool>);
+
+impl Believed {
+    /// That of the connection a request came on.
+    pub fn of<T>(request: &Request<T>) -> Believed {
+        request.extensions().get().cloned().unwrap_or_default()
+    }
+
+    pub fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// One accepted connection; its place is free again when it is dropped.
 pub struct Connection {
     stream: net::Stream,
-    /// Until its first bytes came: when it is given up.
-    first_bytes: Option<Pin<Box<clock::Sleep>>>,
+    earned: Earned,
+    believed: Believed,
+    /// Until its place is earned: when it is given up.
+    first: Option<Pin<Box<clock::Sleep>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -46,13 +73,25 @@ impl RefusedConnections {
 }
 
 impl Connection {
-    fn new(stream: net::Stream, place: OwnedSemaphorePermit) -> Connection {
-        Connection { stream, first_bytes: Some(Box::pin(clock::sleep(FIRST_BYTES_PATIENCE))), _place: place }
+    fn new(stream: net::Stream, earned: Earned, place: OwnedSemaphorePermit) -> Connection {
+        let first = Some(Box::pin(clock::sleep(FIRST_PATIENCE)));
+        Connection { stream, earned, believed: Believed::default(), first, _place: place }
+    }
+
+    fn has_earned(&self, bytes: usize) -> bool {
+        match self.earned {
+            Earned::ByFirstBytes => bytes > 0,
+            Earned::ByBelief => self.believed.0.load(Ordering::Relaxed),
+        }
     }
 }
 
 /// The connections of `listener`, at most `max` at a time; more are closed at once.
-pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
+pub fn connections(
+    mut listener: net::Listener,
+    max: usize,
+    earned: Earned,
+) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(max));
     let (accepted, stream) = tokio::sync::mpsc::channel(1);
     let mut refused = RefusedConnections::default();
@@ -71,7 +110,7 @@ pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item 
             };
             match places.clone().try_acquire_owned() {
                 Ok(place) => {
-                    if accepted.send(Ok(Connection::new(connection, place))).await.is_err() {
+                    if accepted.send(Ok(Connection::new(connection, earned, place))).await.is_err() {
                         return;
                     }
                 }
@@ -84,23 +123,25 @@ pub fn connections(mut listener: net::Listener, max: usize) -> impl Stream<Item 
 }
 
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Believed;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Believed {
+        self.believed.clone()
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         let polled = self.stream.as_mut().poll_read(cx, into);
-        if let Some(patience) = &mut self.first_bytes {
-            if into.filled().len() > before {
-                self.first_bytes = None;
-            } else if polled.is_pending() && patience.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it said nothing")));
-            }
+        if self.first.is_some() && self.has_earned(into.filled().len() - before) {
+            self.first = None;
         }
-        polled
+        let late = self.first.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready());
+        match late {
+            true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it has not earned its place"))),
+            false => polled,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! The `Peer` service: what other nodes ask of this one.
 
+mod voice;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::sync::mpsc;
@@ -15,21 +16,24 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Span, info, warn};
 use trefoil_causality::{ReplicaId, Revision};
-use trefoil_placement::{KeyspaceId, NodeId, PartitionId};
+use trefoil_placement::{Epoch, KeyspaceId, NodeId, PartitionId};
 use trefoil_proto::peer::peer_server::Peer;
 use trefoil_proto::peer::{
-    DigestReply, DigestRequest, Failure, Frame, Introduction, IntroductionReply, Message, NotLeader, ProposeReply,
-    ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone, message::Body, propose_reply,
-    read_index_reply,
+    Caller, Digest, DigestReply, DigestRequest, Failure, Frame, Introduction, IntroductionReply, Message, NewerRow,
+    NotLeader, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone,
+    digest_reply, message::Body, propose_reply, read_index_reply,
 };
 use trefoil_store::command::{Command, Op, Outcome, Reply, RequestId, decode_command, encode_outcome};
 use trefoil_store::key::StoreNumber;
-use trefoil_store::mvcc::{self, Limits};
+use trefoil_store::mvcc::{self, Content, Limits};
 use trefoil_world::clock::{self, Instant};
 
+use self::voice::{Voice, home};
+use crate::api::accept::Believed;
 use crate::api::convert;
 use crate::cluster::founding::{Founder, FoundingRecord};
 use crate::cluster::identity::{Acquaintances, Refused, StorageId};
+use crate::cluster::map::encode_row;
 use crate::error::Error;
 use crate::health::Health;
 use crate::peer::{AMNESIA, run_of};
@@ -135,6 +139,7 @@ impl Peer for PeerService {
 
     async fn raft(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::RaftStream>, Status> {
         let member = self.member()?;
+        let believed = Believed::of(&request);
         let mut frames = request.into_inner();
         let first = frames.message().await?.and_then(|frame| frame.hello);
         let hello = first.ok_or_else(|| Status::invalid_argument("a stream begins with the opening words"))?;
@@ -147,6 +152,7 @@ impl Peer for PeerService {
                 return Err(refusal(&refused));
             }
         };
+        believed.note();
         let (answers, stream) = mpsc::channel(FRAMES_MAX);
         let opening = Frame { hello: Some(member.acquaintances.hello(Some(node))), ..Frame::default() };
         drop(answers.try_send(Ok(opening)));
@@ -157,11 +163,13 @@ impl Peer for PeerService {
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotDone>, Status> {
         let member = self.member()?;
+        let believed = Believed::of(&request);
         let mut chunks = request.into_inner();
         let first = next_chunk(&mut chunks).await?;
         let hello = first.hello.ok_or_else(|| Status::invalid_argument("a snapshot begins with the opening words"))?;
         let from = member.acquaintances.meet(&hello).await;
         let from = from.map_err(|refused| refusal(&refused))?;
+        believed.note();
         let founders = self.founding.load();
         let founder =
             founders.as_ref().is_some_and(|record| record.founders.iter().any(|founder| founder.node == from));
@@ -173,6 +181,14 @@ impl Peer for PeerService {
         let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot begins with its head"))?;
         let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();
         let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;
+        let sender = head.vote.map(|vote| ReplicaId(vote.replica));
+        let sender = sender.ok_or_else(|| Status::invalid_argument("the snapshot has no vote"))?;
+        match home(&member, &raft, sender).map_err(Status::permission_denied)? {
+            Some(node) if node != from => {
+                return Err(Status::permission_denied(format!("{sender} lives on {node}, not on {from}")));
+            }
+            Some(_) | None => {}
+        }
         let ending = |error: crate::writer::Ending| Status::unavailable(error.to_string());
         let turn = raft.receive_next();
         let rows = raft.stores().receive().await.map_err(ending)?;
@@ -195,36 +211,40 @@ impl Peer for PeerService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let reply = match propose(&member, ask).await {
+        let asked = asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let reply = match propose(&member, &asked, ask).await {
             Ok(outcome) => propose_reply::Reply::Outcome(encode_outcome(&outcome).into()),
             Err(Error::NotLeader { leader }) => propose_reply::Reply::NotLeader(not_leader(leader)),
             Err(error @ Error::Unknown { .. }) => propose_reply::Reply::Unknown(error.to_string()),
             Err(error) => propose_reply::Reply::Refused(convert::refused(error)),
         };
-        Ok(Response::new(ProposeReply { reply: Some(reply) }))
+        let newer = newer_row(&member, &asked);
+        Ok(Response::new(ProposeReply { reply: Some(reply), newer }))
     }
 
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let reply = match read_index(&member, &ask).await {
+        let asked = asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let reply = match read_index(&member, &asked, clock::now() + Duration::from_millis(ask.deadline_ms)).await {
             Ok(index) => read_index_reply::Reply::Index(index),
             Err(Error::NotLeader { leader }) => read_index_reply::Reply::NotLeader(not_leader(leader)),
             Err(error) => read_index_reply::Reply::Refused(convert::refused(error)),
         };
-        Ok(Response::new(ReadIndexReply { reply: Some(reply) }))
+        let newer = newer_row(&member, &asked);
+        Ok(Response::new(ReadIndexReply { reply: Some(reply), newer }))
     }
 
     async fn digest(&self, request: Request<DigestRequest>) -> Result<Response<DigestReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        same_cluster(&member, &ask.cluster_id)?;
-        let _walk = member.router.walk_place()?;
-        let replica = local(&member, ask.keyspace_id, ask.partition)?;
-        let deadline = clock::now() + WALK_PATIENCE;
-        let (_, content) = verify::digest(&replica, Some(Revision(ask.revision)), Haste::ByItself, deadline).await?;
-        let replica_id = replica.raft().replica.0;
-        Ok(Response::new(DigestReply { replica_id, keys: content.keys, sum: content.sum }))
+        let asked = asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let reply = match digest(&member, &asked, Revision(ask.revision)).await {
+            Ok(Content { keys, sum }) => digest_reply::Reply::Digest(Digest { keys, sum }),
+            Err(error) => digest_reply::Reply::Refused(convert::refused(error)),
+        };
+        let newer = newer_row(&member, &asked);
+        Ok(Response::new(DigestReply { reply: Some(reply), newer }))
     }
 
     async fn introduce(&self, request: Request<Introduction>) -> Result<Response<IntroductionReply>, Status> {
@@ -260,6 +280,7 @@ async fn answer_frames(
     mut frames: Streaming<Frame>,
     answers: mpsc::Sender<Result<Frame, Status>>,
 ) {
+    let mut voice = Voice::of(node);
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
@@ -276,18 +297,19 @@ async fn answer_frames(
             }
             frame = frames.message(), if running.len() < ANSWERS_MAX => match frame {
                 Ok(Some(frame)) if !member.acquaintances.hear(node, run, frame.position) => return,
-                Ok(Some(frame)) => running.extend(frame.messages.into_iter().map(|m| answer(member.clone(), m))),
+                Ok(Some(frame)) => running.extend(frame.messages.into_iter().map(|message| {
+                    answer(voice.addressee(&member, &message), message)
+                })),
                 Ok(None) | Err(_) => return,
             },
         }
     }
 }
 
-async fn answer(member: Arc<Member>, message: Message) -> Message {
-    let replica = member.rafts.load().get(&ReplicaId(message.to_replica)).cloned();
-    let body = match (replica, message.body) {
-        (Some(raft), Some(body)) => raft.answer(body).await,
-        (None, _) => Body::Failure(Failure { reason: format!("no replica r{} here", message.to_replica) }),
+async fn answer(raft: Result<Arc<RaftReplica>, String>, message: Message) -> Message {
+    let body = match (raft, message.body) {
+        (Ok(raft), Some(body)) => raft.answer(body).await,
+        (Err(reason), _) => Body::Failure(Failure { reason }),
         (_, None) => Body::Failure(Failure { reason: "empty message".into() }),
     };
     Message { id: message.id, from_replica: message.to_replica, to_replica: message.from_replica, body: Some(body) }
@@ -334,26 +356,48 @@ fn not_leader(leader: Option<NodeId>) -> NotLeader {
     NotLeader { leader_node_id: leader.map_or(0, |node| node.0) }
 }
 
-fn local(member: &Member, keyspace: u32, partition: u32) -> Result<Arc<Replica>, Error> {
+/// What a believed peer asks about, and by which placement.
+struct Asked {
+    partition: PartitionId,
+    epoch: Epoch,
+}
+
+/// Believes a caller whose opening words were believed on its Raft connection, in its latest start.
+fn asked(member: &Member, caller: Option<&Caller>, keyspace: u32, partition: u32) -> Result<Asked, Status> {
+    let caller = caller.ok_or_else(|| Status::invalid_argument("it does not say who asks"))?;
+    let me = member.acquaintances.me();
+    if caller.cluster_id.as_ref() != me.cluster.0.to_be_bytes() {
+        return Err(Status::permission_denied(format!("refused: this node is of cluster {}", me.cluster)));
+    }
+    let node = NodeId(caller.node_id);
+    if !member.acquaintances.knows(node, caller.run) {
+        return Err(Status::permission_denied(format!(
+            "refused: this start of {node} was not met, or another one since"
+        )));
+    }
     let partition = PartitionId { keyspace: KeyspaceId(keyspace), index: partition };
+    Ok(Asked { partition, epoch: Epoch(caller.epoch) })
+}
+
+/// The row this node knows, when it is newer than the one it was asked by.
+fn newer_row(member: &Member, asked: &Asked) -> Option<NewerRow> {
+    let map = member.router.map.load();
+    let row = map.rows.get(&asked.partition).filter(|row| row.epoch > asked.epoch)?;
+    Some(NewerRow { row: encode_row(row), version: map.version_of(asked.partition).0 })
+}
+
+/// The replica that is asked, on a node that knows the placement it is asked by.
+async fn local(member: &Member, asked: &Asked, deadline: Instant) -> Result<Arc<Replica>, Error> {
+    member.router.reach_epoch_of(asked.partition, asked.epoch, deadline).await?;
     member
         .router
-        .local(partition)
-        .ok_or_else(|| Error::Unavailable { why: format!("this node holds no replica of {partition}") })
+        .local(asked.partition)
+        .ok_or_else(|| Error::Unavailable { why: format!("this node holds no replica of {}", asked.partition) })
 }
 
-fn same_cluster(member: &Member, claimed: &Bytes) -> Result<(), Error> {
-    let cluster = member.acquaintances.me().cluster;
-    match claimed.as_ref() == cluster.0.to_be_bytes() {
-        true => Ok(()),
-        false => Err(Error::Unavailable { why: format!("this node is of cluster {cluster}") }),
-    }
-}
-
-async fn propose(member: &Member, ask: ProposeRequest) -> Result<Outcome, Error> {
-    same_cluster(member, &ask.cluster_id)?;
-    let replica = local(member, ask.keyspace_id, ask.partition)?;
+async fn propose(member: &Member, asked: &Asked, ask: ProposeRequest) -> Result<Outcome, Error> {
     let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
+    let replica = local(member, asked, deadline).await?;
     let (actual, limit) = (ask.command.len(), member.message_bytes_max);
     if actual > limit {
         return Err(Error::TooLarge { what: "a command", actual, limit });
@@ -375,11 +419,16 @@ async fn propose(member: &Member, ask: ProposeRequest) -> Result<Outcome, Error>
     replica.write(command, (ask.session != 0).then_some(request), deadline).await
 }
 
-async fn read_index(member: &Member, ask: &ReadIndexRequest) -> Result<u64, Error> {
-    same_cluster(member, &ask.cluster_id)?;
-    let replica = local(member, ask.keyspace_id, ask.partition)?;
-    let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
-    match replica.as_ref() {
+async fn read_index(member: &Member, asked: &Asked, deadline: Instant) -> Result<u64, Error> {
+    match local(member, asked, deadline).await?.as_ref() {
         Replica::Leader(replica) => replica.read_index(deadline).await,
     }
+}
+
+async fn digest(member: &Member, asked: &Asked, revision: Revision) -> Result<Content, Error> {
+    let deadline = clock::now() + WALK_PATIENCE;
+    let replica = local(member, asked, deadline).await?;
+    let _walk = member.router.walk_place()?;
+    let (_, content) = verify::digest(&replica, Some(revision), Haste::ByItself, deadline).await?;
+    Ok(content)
 }

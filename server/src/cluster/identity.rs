@@ -281,6 +281,17 @@ impl Acquaintances {
         self.writer.synced()
     }
 
+    /// The run id of this node's present start.
+    pub fn run(&self) -> u64 {
+        self.runs.last().copied().unwrap_or(0)
+    }
+
+    /// Whether this is the start of `node` that was met last: only that one is listened to.
+    pub fn knows(&self, node: NodeId, run: u64) -> bool {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&node).is_some_and(|seen| seen.start_count > 0 && seen.run == run)
+    }
+
     /// Takes note of the position a believed peer says in a frame. False when another start of that peer has been met
     /// since: of two processes with one identity, only the one met last is heard.
     pub fn hear(&self, node: NodeId, run: u64, position: u64) -> bool {

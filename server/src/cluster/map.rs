@@ -1,12 +1,14 @@
 //! The map: all nodes, keyspaces and placement rows, with one version; and their rows in the keyspace `_meta`.
 //!
 //! `_meta` is an ordinary leader-mode keyspace; the map is what its replica on this node holds, read whole whenever
-//! it changed and published as an immutable snapshot. Its version is `_meta`'s revision.
+//! it changed and published as an immutable snapshot. Its version is `_meta`'s revision. A peer's refusal may carry a
+//! committed row this node's replica of `_meta` has not applied yet: it is adopted **ahead** of the map, until the map
+//! is as new as the row's source.
 //!
 //! Invariants:
 //!
 //! * Every record begins with a format byte; one this version cannot read is an error, never skipped.
-//! * A published map is never changed.
+//! * A published map is never changed; of those that are published the version, and each row's epoch, never fall.
 
 use std::collections::BTreeMap;
 
@@ -36,6 +38,8 @@ pub struct ClusterMap {
     pub nodes: BTreeMap<NodeId, NodeRecord>,
     pub keyspaces: BTreeMap<KeyspaceId, KeyspaceRecord>,
     pub rows: BTreeMap<PartitionId, PlacementRow>,
+    /// Rows adopted ahead of `version`, and the version they are of.
+    ahead: BTreeMap<PartitionId, Revision>,
 }
 
 /// A node as the map knows it.
@@ -66,6 +70,7 @@ impl ClusterMap {
             nodes: BTreeMap::new(),
             keyspaces: BTreeMap::new(),
             rows: BTreeMap::new(),
+            ahead: BTreeMap::new(),
         }
     }
 
@@ -87,6 +92,38 @@ impl ClusterMap {
             }
         }
         Ok(map)
+    }
+
+    /// This map with a committed row of version `version`, if that is newer than the row it has.
+    pub fn adopting(&self, row: &PlacementRow, version: Revision) -> Option<ClusterMap> {
+        let known = self.rows.get(&row.partition)?;
+        if row.epoch <= known.epoch || version <= self.version {
+            return None;
+        }
+        let mut adopted = self.clone();
+        adopted.rows.insert(row.partition, row.clone());
+        adopted.ahead.insert(row.partition, version);
+        Some(adopted)
+    }
+
+    /// The map to publish after this one, when `read` has been read: with the rows that are still ahead of it. `None`
+    /// when it is not newer.
+    pub fn succeeded_by(&self, mut read: ClusterMap) -> Option<ClusterMap> {
+        if read.version <= self.version {
+            return None;
+        }
+        for (partition, version) in self.ahead.iter().filter(|(_, version)| **version > read.version) {
+            if let Some(row) = self.rows.get(partition) {
+                read.rows.insert(*partition, row.clone());
+                read.ahead.insert(*partition, *version);
+            }
+        }
+        Some(read)
+    }
+
+    /// The version of which the row of `partition` is committed.
+    pub fn version_of(&self, partition: PartitionId) -> Revision {
+        self.ahead.get(&partition).copied().unwrap_or(self.version)
     }
 
     /// The keyspace called `name`.
@@ -145,7 +182,8 @@ impl KeyspaceRecord {
     }
 }
 
-fn encode_row(row: &PlacementRow) -> Bytes {
+/// As `_meta` stores it.
+pub fn encode_row(row: &PlacementRow) -> Bytes {
     let mut out = vec![FORMAT];
     put_u64(&mut out, u64::from(row.partition.keyspace.0));
     put_u64(&mut out, u64::from(row.partition.index));
@@ -162,7 +200,11 @@ fn encode_row(row: &PlacementRow) -> Bytes {
     out.into()
 }
 
-fn decode_row(bytes: Bytes) -> Result<PlacementRow, Malformed> {
+/// A row as `_meta` stores it.
+///
+/// # Errors
+/// It is malformed or of a newer format.
+pub fn decode_row(bytes: Bytes) -> Result<PlacementRow, Malformed> {
     let mut from = Decoder::new(bytes, "placement row");
     format(&mut from)?;
     let partition = PartitionId { keyspace: KeyspaceId(from.u32()?), index: from.u32()? };
@@ -278,4 +320,47 @@ fn absent(key: Bytes) -> Compare {
 
 fn compare(key: Bytes, relation: Relation, target: Target) -> Compare {
     Compare { range: KeyRange { key, end: RangeEnd::Single }, relation, target }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(epoch: u64) -> PlacementRow {
+        let replicas = vec![Placed { replica: ReplicaId(4), node: NodeId(1), stage: Stage::Live }];
+        PlacementRow { partition: PartitionId::DEFAULT, epoch: Epoch(epoch), replicas }
+    }
+
+    fn map(version: u64, epoch: u64) -> ClusterMap {
+        let mut map = ClusterMap { version: Revision(version), ..ClusterMap::unknown(ClusterId(7)) };
+        map.rows.insert(PartitionId::DEFAULT, row(epoch));
+        map
+    }
+
+    fn epoch(map: &ClusterMap) -> u64 {
+        map.rows[&PartitionId::DEFAULT].epoch.0
+    }
+
+    #[test]
+    fn a_row_ahead_of_the_map_is_kept_until_the_map_is_as_new() {
+        let known = map(5, 2);
+        assert_eq!(known.adopting(&row(2), Revision(9)), None, "the same epoch");
+        assert_eq!(known.adopting(&row(1), Revision(9)), None, "an older epoch");
+        let adopted = known.adopting(&row(4), Revision(9)).expect("a newer epoch");
+        assert_eq!((epoch(&adopted), adopted.version_of(PartitionId::DEFAULT)), (4, Revision(9)));
+        assert_eq!(adopted.version, Revision(5), "only that row is newer");
+
+        assert_eq!(adopted.succeeded_by(map(5, 2)), None, "the same version");
+        let between = adopted.succeeded_by(map(7, 3)).expect("a newer version");
+        assert_eq!((between.version, epoch(&between)), (Revision(7), 4));
+        let level = between.succeeded_by(map(9, 4)).expect("a newer version");
+        assert_eq!(level, map(9, 4));
+        let dropped = between.succeeded_by(ClusterMap { rows: BTreeMap::new(), ..map(10, 4) }).expect("newer");
+        assert_eq!(dropped.rows.len(), 0, "a partition that is gone stays gone");
+    }
+
+    #[test]
+    fn rows_are_stored_as_they_are_read() {
+        assert_eq!(decode_row(encode_row(&row(3))), Ok(row(3)));
+    }
 }

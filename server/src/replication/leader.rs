@@ -2,8 +2,7 @@
 //! applied.
 //!
 //! Commands queue for the **proposer**, which drains the queue into one log entry while the entries before it are in
-//! flight. Linearizable reads queue for the **read gate**: every read joins the next round of asking the quorum, never
-//! the one under way, so that one round serves all that wait.
+//! flight. Linearizable reads join the next of the [`Rounds`] that ask the quorum.
 //!
 //! Invariants:
 //!
@@ -32,6 +31,7 @@ use crate::error::Error;
 use crate::raft::group::{ProposeError, RaftReplica, ReadIndexError};
 use crate::raft::state::View;
 use crate::replication::{Answer, Consistency, Effective};
+use crate::rounds::{ReadIndex, Rounds};
 
 /// Commands that may wait for the proposer.
 const COMMANDS_MAX: usize = 16_384;
@@ -46,12 +46,8 @@ const LARGE_ANSWER_WEIGHT: usize = 64 << 10;
 const ENTRIES_IN_FLIGHT_MAX: usize = 4;
 /// After this, an entry without an outcome no longer holds its place.
 const ENTRY_PATIENCE: Duration = Duration::from_secs(10);
-/// Reads that may wait for the gate.
-const READS_MAX: usize = 65_536;
+/// Patience with one asking of the quorum.
 const ROUND_PATIENCE: Duration = Duration::from_secs(1);
-/// After a round with this many reads the gate lets more gather: a round costs three nodes the same however many join.
-const BUSY_ROUND_READS: usize = 16;
-const BUSY_ROUND_PAUSE: Duration = Duration::from_millis(1);
 /// A fresh leader's first moments, while its quorum has not answered yet.
 const NOT_YET_RETRIES: u32 = 100;
 const NOT_YET_WAIT: Duration = Duration::from_millis(5);
@@ -65,7 +61,8 @@ pub struct LeaderReplica {
     raft: Arc<RaftReplica>,
     commands: mpsc::Sender<Pending>,
     waiting_bytes: AtomicUsize,
-    reads: mpsc::Sender<oneshot::Sender<Result<u64, ReadIndexError>>>,
+    /// Each asks the quorum.
+    rounds: Rounds,
 }
 
 /// Bytes of a command that waits for its outcome, counted until it has one.
@@ -111,13 +108,13 @@ pub struct Scan {
 }
 
 impl LeaderReplica {
-    /// Starts the proposer and the read gate; they end with the replica.
+    /// Starts the proposer and the rounds; they end with the replica.
     pub fn start(raft: Arc<RaftReplica>) -> LeaderReplica {
         let (commands, pending) = mpsc::channel(COMMANDS_MAX);
-        let (reads, rounds) = mpsc::channel(READS_MAX);
         trefoil_world::task::spawn(run_proposer(raft.clone(), pending));
-        trefoil_world::task::spawn(run_read_gate(raft.clone(), rounds));
-        LeaderReplica { raft, commands, waiting_bytes: AtomicUsize::new(0), reads }
+        let asked = raft.clone();
+        let rounds = Rounds::start(move || ask_quorum(asked.clone()));
+        LeaderReplica { raft, commands, waiting_bytes: AtomicUsize::new(0), rounds }
     }
 
     pub fn raft(&self) -> &Arc<RaftReplica> {
@@ -214,16 +211,8 @@ impl LeaderReplica {
     ///
     /// # Errors
     /// `NotLeader` when another replica should be asked. Nothing was read in any case.
-    pub async fn read_index(&self, deadline: Instant) -> Result<u64, Error> {
-        let (answer, answered) = oneshot::channel();
-        self.reads.try_send(answer).map_err(|error| not_queued(&error, "the partition's read queue", READS_MAX))?;
-        match clock::timeout_at(deadline, answered).await {
-            Err(_) => Err(Error::DeadlinePassed),
-            Ok(Err(_)) => Err(Error::Unavailable { why: "the node is ending".into() }),
-            Ok(Ok(Ok(index))) => Ok(index),
-            Ok(Ok(Err(ReadIndexError::NotLeader(leader)))) => Err(not_leader(leader)),
-            Ok(Ok(Err(ReadIndexError::NoQuorum(why)))) => Err(Error::Unavailable { why }),
-        }
+    pub async fn read_index(&self, deadline: Instant) -> ReadIndex {
+        self.rounds.join(deadline).await
     }
 
     /// Waits until everything up to `index` is applied here.
@@ -308,6 +297,14 @@ fn broken(raft: &RaftReplica, error: &EngineError) -> Error {
     Error::Broken { why: error.to_string() }
 }
 
+async fn ask_quorum(raft: Arc<RaftReplica>) -> ReadIndex {
+    match raft.read_index(ROUND_PATIENCE).await {
+        Ok(index) => Ok(index),
+        Err(ReadIndexError::NotLeader(leader)) => Err(not_leader(leader)),
+        Err(ReadIndexError::NoQuorum(why)) => Err(Error::Unavailable { why }),
+    }
+}
+
 fn not_leader(leader: Option<NodeId>) -> Error {
     match leader {
         Some(leader) => Error::NotLeader { leader: Some(leader) },
@@ -343,7 +340,10 @@ fn op_weight(op: &Op) -> usize {
         Op::Put(put) if !put.previous => 0,
         Op::Delete(delete) if !delete.previous && delete.range.end == RangeEnd::Single => 0,
         Op::Put(_) | Op::Range(_) | Op::Delete(_) => LARGE_ANSWER_WEIGHT,
-        Op::Txn(txn) => txn.success.iter().chain(&txn.failure).map(op_weight).sum(),
+        Op::Txn(txn) => {
+            let ranges = txn.compares.iter().filter(|compare| compare.range.end != RangeEnd::Single).count();
+            ranges * LARGE_ANSWER_WEIGHT + txn.success.iter().chain(&txn.failure).map(op_weight).sum::<usize>()
+        }
     }
 }
 
@@ -402,26 +402,5 @@ fn answer_all(waiting: Vec<Pending>, mut answer: impl FnMut(&Pending) -> Result<
         let result = answer(&pending);
         // A caller whose deadline passed has been told that the outcome is unknown.
         drop(pending.answer.send(result));
-    }
-}
-
-async fn run_read_gate(
-    raft: Arc<RaftReplica>,
-    mut reads: mpsc::Receiver<oneshot::Sender<Result<u64, ReadIndexError>>>,
-) {
-    while let Some(first) = reads.recv().await {
-        let mut round = vec![first];
-        while let Ok(next) = reads.try_recv() {
-            round.push(next);
-        }
-        let index = raft.read_index(ROUND_PATIENCE).await;
-        let busy = round.len() >= BUSY_ROUND_READS;
-        for read in round {
-            // A read whose deadline passed no longer waits.
-            drop(read.send(index.clone()));
-        }
-        if busy {
-            clock::sleep(BUSY_ROUND_PAUSE).await;
-        }
     }
 }

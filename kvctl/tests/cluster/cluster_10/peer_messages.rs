@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use trefoil_proto::peer::message::Body;
 use trefoil_proto::peer::{
-    AppendReply, AppendRequest, DigestRequest, Entry, Failure, Frame, Hello, Introduction, LogId, Message,
+    AppendReply, AppendRequest, Caller, DigestRequest, Entry, Failure, Frame, Hello, Introduction, LogId, Message,
     ProposeRequest, ReadIndexRequest, SnapshotChunk, SnapshotHead, TransferReply, TransferRequest, Vote, VoteReply,
     VoteRequest, append_reply::Outcome,
 };
@@ -85,8 +85,17 @@ pub fn frame(dice: &mut Dice, to: &Known) -> Frame {
     Frame { hello: None, messages, position: number(dice) }
 }
 
+/// Mostly of the replica whose vote it has: others are not heard.
 fn message(dice: &mut Dice, to: &Known) -> Message {
-    Message { id: 0, from_replica: number(dice), to_replica: replica(dice, to), body: body(dice, to) }
+    let body = body(dice, to);
+    let vote = match &body {
+        Some(Body::Append(append)) => append.vote,
+        Some(Body::Vote(ask) | Body::PreVote(ask)) => ask.vote,
+        Some(Body::Transfer(transfer)) => transfer.from_leader,
+        Some(_) | None => None,
+    };
+    let from_replica = vote.filter(|_| dice.below(4) > 0).map_or_else(|| number(dice), |vote| vote.replica);
+    Message { id: 0, from_replica, to_replica: replica(dice, to), body }
 }
 
 /// One of the node's replicas, or any number.
@@ -217,7 +226,7 @@ pub fn propose(dice: &mut Dice, to: &Known) -> ProposeRequest {
     let keyspace_id = keyspace(dice);
     let command = if keyspace_id == META { read_command(dice) } else { command(dice) };
     ProposeRequest {
-        cluster_id: cluster(dice, to),
+        caller: caller(dice, to),
         keyspace_id,
         partition: partition(dice),
         command: command.into(),
@@ -230,7 +239,7 @@ pub fn propose(dice: &mut Dice, to: &Known) -> ProposeRequest {
 
 pub fn read_index(dice: &mut Dice, to: &Known) -> ReadIndexRequest {
     ReadIndexRequest {
-        cluster_id: cluster(dice, to),
+        caller: caller(dice, to),
         keyspace_id: keyspace(dice),
         partition: partition(dice),
         deadline_ms: number(dice),
@@ -239,7 +248,7 @@ pub fn read_index(dice: &mut Dice, to: &Known) -> ReadIndexRequest {
 
 pub fn digest(dice: &mut Dice, to: &Known) -> DigestRequest {
     DigestRequest {
-        cluster_id: cluster(dice, to),
+        caller: caller(dice, to),
         keyspace_id: keyspace(dice),
         partition: partition(dice),
         revision: number(dice),
@@ -251,9 +260,15 @@ pub fn introduction(dice: &mut Dice) -> Introduction {
     Introduction { name, storage_id: junk(dice), initial_cluster: text(dice) }
 }
 
-/// Mostly the right one.
-fn cluster(dice: &mut Dice, to: &Known) -> Bytes {
-    if dice.below(4) > 0 { to.cluster.clone() } else { junk(dice) }
+/// Mostly the stranger, who is believed, going by any epoch.
+fn caller(dice: &mut Dice, to: &Known) -> Option<Caller> {
+    let stranger = stranger(to);
+    maybe(dice, |dice| Caller {
+        cluster_id: if dice.below(4) > 0 { to.cluster.clone() } else { junk(dice) },
+        node_id: if dice.below(4) > 0 { STRANGER } else { number(dice) },
+        run: if dice.below(4) > 0 { stranger.runs[0] } else { number(dice) },
+        epoch: if flag(dice) { small_number(dice).into() } else { number(dice) },
+    })
 }
 
 /// Mostly the default one.
