@@ -1,5 +1,7 @@
 //! One call: attempts until one succeeds, the policy says stop, or the deadline passes.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,8 +44,7 @@ impl Shared {
         let mut tried = Vec::new();
         loop {
             let asked = self.pick(&how.aim, &mut tried)?;
-            let deadline = tries.attempt_deadline(clock::now());
-            let failure = match self.attempt(request, &asked, how, deadline).await {
+            let failure = match self.attempt(request, &asked, how, &tries).await {
                 Ok(reply) => return Ok((reply, asked)),
                 Err(failure) => failure,
             };
@@ -70,20 +71,21 @@ impl Shared {
         request: &R,
         asked: &Address,
         how: &How,
-        deadline: Instant,
+        tries: &Tries,
     ) -> Result<R::Reply, Failure> {
-        let witness = Arc::new(Witness::default());
-        let wire = self.lanes.wire(asked, witness.clone());
+        let (wire, witness) = self.lanes.wire(asked);
+        let now = clock::now();
+        let (connect_by, deadline) = (tries.connect_deadline(now), tries.attempt_deadline(now));
         let mut message = tonic::Request::new(request.clone());
-        message.set_timeout(deadline.saturating_duration_since(clock::now()));
-        match clock::timeout_at(deadline, R::send(message, wire)).await {
-            Ok(Ok(reply)) => {
+        message.set_timeout(deadline.saturating_duration_since(now));
+        match answer(R::send(message, wire), &witness, connect_by, deadline).await {
+            Some(Ok(reply)) => {
                 let reply = reply.into_inner();
                 self.learn_reply::<R>(asked, how, &reply);
                 Ok(reply)
             }
-            Ok(Err(status)) => Err(status::read(&status, !witness.withdraw(), how.access, asked)),
-            Err(_) => Err(status::timed_out(!witness.withdraw(), how.access, asked)),
+            Some(Err(status)) => Err(status::read(&status, !witness.withdraw(), how.access, asked)),
+            None => Err(status::timed_out(!witness.withdraw(), how.access, asked)),
         }
     }
 
@@ -109,9 +111,59 @@ impl Shared {
             Aim::Node(_) | Aim::At(_) => true,
             Aim::Leader(_) | Aim::Replica(_) | Aim::Anybody => false,
         };
-        // The node may have moved. Questions to one node are not worth it: they are asked of dead ones on purpose.
-        if !failure.answered && !asked_one {
+        // The node may have moved; or another cluster has taken the place of the one our map is of, to which our epoch
+        // is malformed. Questions to one node are not worth it: they are asked of dead ones on purpose.
+        let outdated = !failure.answered || failure.error.kind() == Kind::Malformed;
+        if outdated && !asked_one {
             self.refresh();
+        }
+    }
+}
+
+/// What comes of sending, if anything does by `deadline`, and if there is a connection by `connect_by`.
+async fn answer<T>(
+    sending: impl Future<Output = T>,
+    witness: &Witness,
+    connect_by: Instant,
+    deadline: Instant,
+) -> Option<T> {
+    let mut sending = pin!(sending);
+    match clock::timeout_at(connect_by, &mut sending).await {
+        Ok(answer) => Some(answer),
+        Err(_) if witness.withdraw_unconnected() => None,
+        Err(_) => clock::timeout_at(deadline, sending).await.ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_proto::v1;
+    use trefoil_world::{net, task};
+
+    /// Takes connections and says nothing: closes each at once, as a full server does, or keeps it, as a frozen one.
+    async fn silent_server(keeps: bool) -> Address {
+        let mut listener = net::listen("127.0.0.1:0").await.expect("a free port");
+        let address = Address::parse(&listener.address().to_string()).expect("an address");
+        task::spawn(async move {
+            let mut kept = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                if keeps {
+                    kept.push(stream);
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_to_a_server_that_says_nothing() {
+        for keeps in [false, true] {
+            let shared = Arc::new(Shared::new(vec![silent_server(keeps).await], 1));
+            let (timeout, patience) = (Duration::from_millis(300), Duration::from_secs(2));
+            let how = How { aim: Aim::Anybody, access: Access::Write, repeat: Repeat::WhenNotDone, timeout, patience };
+            let error = shared.call(&v1::PutRequest::default(), &how).await.expect_err("nobody serves there");
+            assert_eq!((error.kind(), error.outcome()), (Kind::Unreachable, Outcome::NotDone), "{error}");
         }
     }
 }

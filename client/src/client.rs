@@ -281,9 +281,10 @@ impl Client {
         DigestOf::new(self.clone(), node, partition)
     }
 
-    /// What every request begins with.
+    /// What every request begins with. The epoch makes a node that knows only an older placement look for the newest.
     pub(crate) fn header(&self) -> v1::RequestHeader {
-        v1::RequestHeader { keyspace: self.keyspace.to_string(), epoch: None, request_id: None }
+        let epoch = self.shared.map().epoch(&self.keyspace).map(|epoch| epoch.0);
+        v1::RequestHeader { keyspace: self.keyspace.to_string(), epoch, request_id: None }
     }
 
     /// The partition of this client's keys.
@@ -309,5 +310,27 @@ impl Client {
     fn how(&self, access: Access, repeat: Repeat, timeout: Duration) -> How {
         let repeat = if self.retries { repeat } else { Repeat::Never };
         How { aim: Aim::Leader(self.partition()), access, repeat, timeout, patience: PATIENCE }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Keyspace;
+    use trefoil_placement::{Epoch, PlacementRow};
+
+    #[test]
+    fn a_request_carries_its_partitions_epoch_once_there_is_a_map() {
+        let shared = Arc::new(Shared::new(Vec::new(), 1));
+        let client = Client::new(shared.clone(), "default".into(), Duration::from_secs(1), true);
+        assert_eq!(client.header().epoch, None);
+        let partition = PartitionId::DEFAULT;
+        let (id, name) = (partition.keyspace, "default".to_owned());
+        let keyspace = Keyspace { id, name, mode: None, partitions: 1, replication_factor: 3 };
+        let row = PlacementRow { partition, epoch: Epoch(7), replicas: Vec::new() };
+        let map = ClusterMap { version: 1, keyspaces: vec![keyspace], rows: vec![row], ..ClusterMap::default() };
+        shared.routes().learn_map(map);
+        assert_eq!(client.header().epoch, Some(7));
+        assert_eq!(client.in_keyspace("other").header().epoch, None);
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use trefoil_causality::{ReplicaId, Revision};
-use trefoil_placement::{KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
+use trefoil_placement::{Epoch, KeyspaceId, Mode, NodeId, PartitionId, PlacementRow};
 
 /// Who is in the cluster, and which node holds which partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +35,11 @@ impl ClusterMap {
     pub(crate) fn partition(&self, keyspace: &str) -> Option<PartitionId> {
         let found = self.keyspaces.iter().find(|known| known.name == keyspace)?;
         Some(PartitionId { keyspace: found.id, index: 0 })
+    }
+
+    /// The epoch of the partition that holds a keyspace's keys.
+    pub(crate) fn epoch(&self, keyspace: &str) -> Option<Epoch> {
+        self.partition(keyspace).and_then(|partition| self.row(partition)).map(|row| row.epoch)
     }
 }
 

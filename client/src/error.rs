@@ -47,7 +47,7 @@ pub enum Kind {
     MessageTooLarge,
     TooManyOps,
     NestedTooDeep,
-    /// One request would delete or answer more than one may.
+    /// One request would delete, read or answer more than one may.
     TooMuch,
     /// A transaction would write a key twice.
     DuplicateKey,
@@ -76,7 +76,7 @@ pub enum Kind {
 }
 
 /// The server's words for [`Kind`]s.
-const WORDS: [(&str, Kind); 23] = [
+const WORDS: [(&str, Kind); 24] = [
     ("NOT_LEADER", Kind::NotLeader),
     ("EXHAUSTED", Kind::Exhausted),
     ("DEADLINE", Kind::Deadline),
@@ -99,6 +99,7 @@ const WORDS: [(&str, Kind); 23] = [
     ("BROKEN", Kind::Broken),
     ("TOO_MANY_SESSIONS", Kind::Exhausted),
     ("TOO_MANY_KEYS", Kind::TooMuch),
+    ("TOO_MANY_KEYS_READ", Kind::TooMuch),
     ("ANSWER_TOO_LARGE", Kind::TooMuch),
 ];
 

@@ -38,6 +38,7 @@ mod convert;
 pub mod doctest;
 mod error;
 mod pair;
+mod preface;
 mod range;
 mod request;
 mod retry;

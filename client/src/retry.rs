@@ -2,7 +2,8 @@
 //!
 //! An attempt is repeated only when that is harmless: a request that was surely not done always is, a read or a write
 //! within a session also when its fate is unknown, anything refused never. Repeating goes on until the deadline, at
-//! once the first time (to the next node), then with pauses that double and are jittered.
+//! once the first time (to the next node), then with pauses that double and are jittered. An attempt that waits for a
+//! connection is given up early, whatever the request is: nothing of it was sent.
 //!
 //! Invariant: once an attempt's fate was unknown, no later failure makes the call's outcome better than unknown.
 
@@ -12,6 +13,7 @@ use trefoil_world::clock::Instant;
 use trefoil_world::random;
 
 use crate::error::{Error, Kind, Outcome};
+use crate::wire::CONNECT_MAX;
 
 /// The second pause; the first is none.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -53,11 +55,13 @@ pub(crate) struct Tries {
     patience: Duration,
     failed: u32,
     maybe_done: bool,
+    /// What came of the newest attempt that reached somebody: it says more than that another node was not reached.
+    reached: Option<Error>,
 }
 
 impl Tries {
     pub(crate) fn new(repeat: Repeat, deadline: Instant, patience: Duration) -> Tries {
-        Tries { repeat, deadline, patience, failed: 0, maybe_done: false }
+        Tries { repeat, deadline, patience, failed: 0, maybe_done: false, reached: None }
     }
 
     /// When the attempt that begins now is given up, so that another node can be asked. Only what may be repeated
@@ -66,6 +70,17 @@ impl Tries {
         match self.repeat {
             Repeat::Freely => self.deadline.min(now + self.patience * 2_u32.pow(self.failed.min(10))),
             Repeat::Never | Repeat::WhenNotDone => self.deadline,
+        }
+    }
+
+    /// When the attempt that begins now is given up if there is no connection for it by then: half-way at the latest,
+    /// so that there is time for another node.
+    pub(crate) fn connect_deadline(&self, now: Instant) -> Instant {
+        match self.repeat {
+            Repeat::Never => self.deadline,
+            Repeat::WhenNotDone | Repeat::Freely => {
+                self.attempt_deadline(now).min(now + CONNECT_MAX.min(self.left(now) / 2))
+            }
         }
     }
 
@@ -80,6 +95,9 @@ impl Tries {
     /// The call's error when there will be none.
     pub(crate) fn after(&mut self, error: Error, now: Instant) -> Result<Duration, Error> {
         self.maybe_done |= error.outcome() == Outcome::Unknown;
+        if error.kind() != Kind::Unreachable {
+            self.reached = Some(error.clone());
+        }
         let pause = self.pause();
         self.failed += 1;
         // A session that forgot the request answers the same for ever.
@@ -90,7 +108,8 @@ impl Tries {
         Ok(pause)
     }
 
-    fn conclude(&self, error: Error) -> Error {
+    fn conclude(&mut self, error: Error) -> Error {
+        let error = self.reached.take().unwrap_or(error);
         let error = match self.failed {
             0 | 1 => error,
             attempts => error.adding(format_args!("{attempts} attempts")),
@@ -140,6 +159,27 @@ mod tests {
         assert!(session.after(failed(Outcome::Unknown), now).is_ok());
         let error = session.after(failed(Outcome::NotDone), now + Duration::from_secs(6)).unwrap_err();
         assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+
+    #[tokio::test]
+    async fn somebody_who_was_reached_counts_more_than_nobody() {
+        let (mut reads, now) = tries(Repeat::Freely, 5);
+        let unreachable = || Error::new(Kind::Unreachable, Outcome::NotDone, "no connection");
+        assert!(reads.after(unreachable(), now).is_ok());
+        assert!(reads.after(failed(Outcome::NotDone), now).is_ok());
+        let error = reads.after(unreachable(), now + Duration::from_secs(6)).unwrap_err();
+        assert_eq!(error.kind(), Kind::Other);
+        let error = tries(Repeat::Never, 5).0.after(unreachable(), now).unwrap_err();
+        assert_eq!(error.kind(), Kind::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_waited_for_half_the_time_and_a_second_at_most() {
+        let (writes, now) = tries(Repeat::WhenNotDone, 5);
+        assert_eq!(writes.connect_deadline(now), now + Duration::from_secs(1));
+        assert_eq!(writes.connect_deadline(now + Duration::from_secs(4)), now + Duration::from_millis(4500));
+        let (once, now) = tries(Repeat::Never, 5);
+        assert_eq!(once.connect_deadline(now), now + Duration::from_secs(5));
     }
 
     #[tokio::test]

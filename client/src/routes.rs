@@ -147,10 +147,16 @@ impl Routes {
         nodes.into_iter().flat_map(|node| self.addresses_of(node)).collect()
     }
 
-    /// A map has come; an older one than ours is ignored.
+    /// A map has come; an older one than ours is ignored. One of another cluster, which was formed behind the same
+    /// addresses, counts its versions anew, and its node ids mean other nodes.
     pub(crate) fn learn_map(&mut self, map: ClusterMap) {
-        if map.version < self.map.version {
+        let another = !map.nodes.is_empty() && map.cluster_id != self.map.cluster_id;
+        if map.version < self.map.version && !another {
             return;
+        }
+        if another {
+            self.met.clear();
+            self.leaders.clear();
         }
         let parsed = map.nodes.iter().filter_map(|node| Some((node.id, Address::parse(&node.client_address).ok()?)));
         self.mapped = parsed.collect();
@@ -298,6 +304,16 @@ mod tests {
         routes.learn_map(ClusterMap::default());
         assert_eq!(routes.map().version, 1);
         assert_eq!(routes.pick(&Aim::Node(NodeId(9)), &mut Vec::new(), clock::now()), None);
+    }
+
+    #[tokio::test]
+    async fn the_map_of_another_cluster_replaces_what_is_known() {
+        let mut routes = routes();
+        hear_of_leader(&mut routes, 2);
+        let cluster_id = bytes::Bytes::from_static(b"another cluster.");
+        routes.learn_map(ClusterMap { cluster_id, version: 0, nodes: vec![node(1)], ..ClusterMap::default() });
+        assert_eq!(routes.map().nodes.len(), 1);
+        assert_eq!(pick(&mut routes, &mut Vec::new()), "given:1");
     }
 
     #[tokio::test]

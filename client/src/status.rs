@@ -36,7 +36,7 @@ pub(crate) fn timed_out(sent: bool, access: Access, asked: &Address) -> Failure 
     let error = if sent {
         Error::new(Kind::Deadline, weigh(Outcome::Unknown, access), "the deadline passed without an answer")
     } else {
-        Error::new(Kind::Unreachable, Outcome::NotDone, "the deadline passed before a connection was made")
+        Error::new(Kind::Unreachable, Outcome::NotDone, "no connection in time")
     };
     Failure { error: error.adding(asked), answered: false }
 }
@@ -67,10 +67,7 @@ fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
 fn unworded(status: &Status, sent: bool, access: Access) -> Error {
     let local = status.source().is_some();
     match refusal(status.code()) {
-        Some(kind) if !local && status.message().is_empty() => {
-            Error::new(kind, Outcome::Refused, format!("refused: {}", status.code().description()))
-        }
-        Some(kind) if !local => Error::new(kind, Outcome::Refused, status.message()),
+        Some(kind) if !local => Error::new(kind, Outcome::Refused, refusal_message(status)),
         Some(_) | None if !sent => {
             Error::new(Kind::Unreachable, Outcome::NotDone, format!("no connection: {}", root_cause(status)))
         }
@@ -100,6 +97,23 @@ fn refusal(code: Code) -> Option<Kind> {
         | Code::Unavailable
         | Code::DataLoss => None,
     }
+}
+
+fn refusal_message(status: &Status) -> String {
+    match (too_large(status.message()), status.message()) {
+        (Some((found, limit)), _) => {
+            format!("the request is larger than the server takes ({found} bytes; it reads at most {limit})")
+        }
+        (None, "") => format!("refused: {}", status.code().description()),
+        (None, said) => said.to_owned(),
+    }
+}
+
+/// A message's bytes and the most that are read, from tonic's words for it: they speak of decoding.
+fn too_large(message: &str) -> Option<(u64, u64)> {
+    let rest = message.strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, limit) = rest.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
+    Some((found.parse().ok()?, limit.parse().ok()?))
 }
 
 fn lost(status: &Status) -> Kind {
@@ -172,5 +186,20 @@ mod tests {
         assert_eq!(outcome(&Status::out_of_range("x"), true, Access::Write), Outcome::Refused);
         assert_eq!(timed_out(true, Access::Write, &asked()).error.outcome(), Outcome::Unknown);
         assert_eq!(timed_out(false, Access::Write, &asked()).error.kind(), Kind::Unreachable);
+    }
+
+    #[test]
+    fn a_request_over_the_limit_is_called_that() {
+        for (said, message) in [
+            (
+                "Error, decoded message length too large: found 4194322 bytes, the limit is: 3145728 bytes",
+                "the request is larger than the server takes (4194322 bytes; it reads at most 3145728) (n1:2379)",
+            ),
+            ("something else", "something else (n1:2379)"),
+            ("", "refused: Operation was attempted past the valid range (n1:2379)"),
+        ] {
+            let error = read(&Status::out_of_range(said), true, Access::Write, &asked()).error;
+            assert_eq!((error.kind(), error.to_string().as_str()), (Kind::MessageTooLarge, message));
+        }
     }
 }

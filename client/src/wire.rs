@@ -2,13 +2,14 @@
 //!
 //! A [`Wire`] is one attempt's way out. Its [`Witness`] knows whether the request was sent: HTTP/2 asks for the body
 //! only when it sends it, and a server can do nothing without the body. So a request whose body was never asked for
-//! was surely not done.
+//! was surely not done. A connection is used only once its server has spoken (`preface.rs`).
 //!
 //! Invariant: after [`Witness::withdraw`] said so, nothing of the request leaves this process any more.
 
 use std::collections::HashMap;
+use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,9 +24,10 @@ use tower::{Service, service_fn};
 use trefoil_world::net;
 
 use crate::address::Address;
+use crate::preface::Prefaced;
 
-/// How long a connection may take to be made; then another node is asked.
-const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// How long a connection may take to be made, the server's first words included; then another node is asked.
+pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// An unused or silent connection is probed this often, and given up when the probe stays unanswered as long.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 
@@ -39,8 +41,15 @@ pub(crate) struct Lanes {
 /// The connections to one address, used in turn.
 #[derive(Debug)]
 struct Lane {
-    channels: Vec<Channel>,
+    connections: Vec<Connection>,
     turn: usize,
+}
+
+#[derive(Debug)]
+struct Connection {
+    channel: Channel,
+    /// Whether it was made; false again while it is made anew.
+    made: Arc<AtomicBool>,
 }
 
 impl Lanes {
@@ -49,35 +58,48 @@ impl Lanes {
     }
 
     /// A way to `address` for one attempt. Needs a runtime.
-    pub(crate) fn wire(&self, address: &Address, witness: Arc<Witness>) -> Wire {
+    pub(crate) fn wire(&self, address: &Address) -> (Wire, Arc<Witness>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let lane = open.entry(address.clone()).or_insert_with(|| Lane::new(address, self.per_node));
-        lane.turn = (lane.turn + 1) % lane.channels.len();
-        Wire { channel: lane.channels[lane.turn].clone(), witness }
+        lane.turn = (lane.turn + 1) % lane.connections.len();
+        let Connection { channel, made } = &lane.connections[lane.turn];
+        let witness = Arc::new(Witness { state: AtomicU8::new(Witness::FRESH), connected: made.clone() });
+        (Wire { channel: channel.clone(), witness: witness.clone() }, witness)
     }
 }
 
 impl Lane {
-    fn new(address: &Address, channels: usize) -> Lane {
-        Lane { channels: (0..channels).map(|_| channel(address)).collect(), turn: 0 }
+    fn new(address: &Address, connections: usize) -> Lane {
+        Lane { connections: (0..connections).map(|_| connection(address)).collect(), turn: 0 }
     }
 }
 
-fn channel(address: &Address) -> Channel {
+fn connection(address: &Address) -> Connection {
+    let made = Arc::new(AtomicBool::new(false));
     let endpoint = Endpoint::from(address.uri())
         .connect_timeout(CONNECT_MAX)
         .http2_keep_alive_interval(PROBE_EVERY)
         .keep_alive_timeout(PROBE_EVERY);
-    let address = address.clone();
-    endpoint.connect_with_connector_lazy(service_fn(move |_: http::Uri| {
-        let address = address.clone();
-        async move { net::dial(address.as_str()).await.map(TokioIo::new) }
-    }))
+    let (address, makes) = (address.clone(), made.clone());
+    let channel = endpoint.connect_with_connector_lazy(service_fn(move |_: http::Uri| {
+        let (address, made) = (address.clone(), makes.clone());
+        made.store(false, Ordering::Release);
+        async move {
+            let stream = Prefaced::wait(net::dial(address.as_str()).await?).await?;
+            made.store(true, Ordering::Release);
+            Ok::<_, io::Error>(TokioIo::new(stream))
+        }
+    }));
+    Connection { channel, made }
 }
 
 /// Knows whether a request was sent.
 #[derive(Debug, Default)]
-pub(crate) struct Witness(AtomicU8);
+pub(crate) struct Witness {
+    state: AtomicU8,
+    /// Whether there is a connection to send it on.
+    connected: Arc<AtomicBool>,
+}
 
 impl Witness {
     const FRESH: u8 = 0;
@@ -89,6 +111,11 @@ impl Witness {
         self.leave_fresh(Self::WITHDRAWN) == Self::WITHDRAWN
     }
 
+    /// Withdraws a request for which there is no connection yet; whether it did.
+    pub(crate) fn withdraw_unconnected(&self) -> bool {
+        !self.connected.load(Ordering::Acquire) && self.withdraw()
+    }
+
     /// Whether sending may begin or go on.
     fn may_send(&self) -> bool {
         self.leave_fresh(Self::SENT) == Self::SENT
@@ -96,7 +123,7 @@ impl Witness {
 
     /// The first to come decides what a fresh one becomes.
     fn leave_fresh(&self, becomes: u8) -> u8 {
-        match self.0.compare_exchange(Self::FRESH, becomes, Ordering::AcqRel, Ordering::Acquire) {
+        match self.state.compare_exchange(Self::FRESH, becomes, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => becomes,
             Err(already) => already,
         }
@@ -161,5 +188,13 @@ mod tests {
         assert!(sent.may_send() && !sent.withdraw() && sent.may_send());
         let withdrawn = Witness::default();
         assert!(withdrawn.withdraw() && !withdrawn.may_send() && withdrawn.withdraw());
+    }
+
+    #[test]
+    fn with_a_connection_it_is_waited_for() {
+        let connected = Witness { connected: Arc::new(AtomicBool::new(true)), ..Witness::default() };
+        assert!(!connected.withdraw_unconnected() && connected.may_send());
+        let unconnected = Witness::default();
+        assert!(unconnected.withdraw_unconnected() && !unconnected.may_send());
     }
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::builder::{NonEmptyStringValueParser, OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use trefoil_client::{Consistency, Context, KeyRange, Revision};
@@ -22,6 +22,10 @@ use crate::output::Format;
 ///
 /// Exit codes: 0 ok, 1 not found or compare false, 2 usage, 3 refused or failed and nothing done, 4 no endpoint
 /// answered and nothing done, 5 a write's outcome is unknown.
+///
+/// On a terminal, and in tables, control characters of keys and values are printed escaped, such as \u{1b}, and bytes
+/// that are no UTF-8 such as \xff; get leaves line ends and tabs. Into a file or a pipe plain output has bytes as they
+/// are, and get --raw has them so everywhere.
 #[derive(Debug, Parser)]
 #[command(name = "kvctl", version)]
 pub struct Args {
@@ -37,9 +41,9 @@ pub struct Global {
     /// Any nodes of the cluster, host:port
     #[arg(long, global = true, env = "KVCTL_ENDPOINTS", value_delimiter = ',', default_value = "127.0.0.1:2379")]
     pub endpoints: Vec<String>,
-    /// The keyspace of keys
-    #[arg(long, global = true, default_value = "default")]
-    pub keyspace: String,
+    /// The keyspace; unless given, keys are of "default", and cluster status, map and verify look at all keyspaces
+    #[arg(long, global = true, value_parser = NonEmptyStringValueParser::new())]
+    pub keyspace: Option<String>,
     /// How data is printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Plain)]
     pub output: Format,
@@ -104,7 +108,7 @@ pub struct Put {
 pub struct Get {
     #[arg(value_parser = raw_bytes())]
     pub key: Bytes,
-    /// Print the value without a newline
+    /// Print the value as it is, without a newline
     #[arg(long)]
     pub raw: bool,
     #[command(flatten)]
@@ -332,6 +336,19 @@ mod tests {
         assert_eq!(range(&["a"]).to_scan().ok(), Some(KeyRange::from_key("a")));
         assert_eq!(range(&["a", "--before", "b"]).to_delete().ok(), Some(KeyRange::between("a", "b")));
         assert_eq!(range(&[]).to_scan().ok(), Some(KeyRange::all()));
+    }
+
+    #[test]
+    fn a_keyspace_has_a_name() {
+        let keyspace = |words: &[&str]| {
+            let args = Args::try_parse_from(["kvctl", "get", "k"].iter().chain(words));
+            args.map(|args| args.global.keyspace).map_err(|error| error.to_string())
+        };
+        assert_eq!(keyspace(&[]), Ok(None));
+        assert_eq!(keyspace(&["--keyspace", "default"]), Ok(Some("default".to_owned())));
+        for words in [&["--keyspace", ""][..], &["--keyspace="]] {
+            assert!(keyspace(words).is_err_and(|why| why.contains("--keyspace <KEYSPACE>")), "{words:?}");
+        }
     }
 
     #[test]

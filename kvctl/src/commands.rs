@@ -16,7 +16,7 @@ use trefoil_client::{Client, EffectiveConsistency};
 
 use crate::args::{Args, Command, Global};
 use crate::exit::{Exit, Failure};
-use crate::output::{Format, Output};
+use crate::output::{Format, Output, say};
 
 /// Runs a command and prints what it found.
 ///
@@ -47,8 +47,11 @@ async fn choose(args: Args, output: &mut Output) -> Result<Exit, Failure> {
 }
 
 async fn connect(global: &Global) -> Result<Client, Failure> {
-    let builder = Client::builder(global.endpoints.iter().map(String::as_str));
-    Ok(builder.timeout(global.timeout).keyspace(global.keyspace.as_str()).connect().await?)
+    let mut builder = Client::builder(global.endpoints.iter().map(String::as_str)).timeout(global.timeout);
+    if let Some(keyspace) = &global.keyspace {
+        builder = builder.keyspace(keyspace.as_str());
+    }
+    Ok(builder.connect().await?)
 }
 
 fn completion(shell: Shell, output: &mut Output) -> Result<Exit, Failure> {
@@ -75,7 +78,7 @@ fn tell_staleness(consistency: EffectiveConsistency) {
             let heard = leader_silent_ms.map_or("its leader was not heard yet".to_owned(), |silent| {
                 format!("its leader was heard {silent} ms before")
             });
-            eprintln!("kvctl: stale read: {entries_behind} entries behind; {heard}");
+            say(format_args!("stale read: {entries_behind} entries behind; {heard}"));
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Trefoil's admin CLI as a library, so that tests can use its parts.
 //!
 //! `args.rs` turns words into checked types, `commands/` has a file per command, `output.rs` prints what they found,
-//! `exit.rs` says what a script may conclude. Only data goes to stdout; all else goes to stderr.
+//! `exit.rs` says what a script may conclude. Only data goes to stdout; all else goes to stderr. What a terminal would
+//! obey is shown escaped (`visible.rs`).
 
 pub mod args;
 pub mod commands;
 pub mod encoding;
 pub mod exit;
 pub mod output;
+mod progress;
 mod question;
 pub mod txn;
+mod visible;
 
 use args::Args;
 use exit::{Exit, Failure};
@@ -26,7 +29,7 @@ pub async fn run(args: Args) -> Exit {
                 (exit, _) => exit,
             };
             if exit != Exit::Ok {
-                eprintln!("kvctl: {failure}");
+                output::say(&failure);
             }
             exit
         }

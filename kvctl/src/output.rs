@@ -2,8 +2,12 @@
 //!
 //! A command describes its findings as a [`Sheet`]; how that looks is decided here. What is streamed is printed pair by
 //! pair, with the other methods of [`Output`].
+//!
+//! Bytes of keys and values go through as they are to where a script may read them, which is plain output that is not
+//! shown on a terminal. On a terminal, in sheets, and on stderr, they stand escaped (`visible.rs`).
 
-use std::io::{self, BufWriter, Write};
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use bytes::Bytes;
 use clap::ValueEnum;
@@ -11,7 +15,7 @@ use comfy_table::Table;
 use serde_json::{Map, Value};
 use trefoil_client::KeyValue;
 
-use crate::encoding;
+use crate::{encoding, visible};
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,19 +48,13 @@ impl Cell {
 
     fn text(&self) -> String {
         match self {
-            Cell::Text(text) => text.clone(),
+            Cell::Text(text) => visible::line(text.as_bytes()),
             Cell::Number(number) => number.to_string(),
             Cell::Flag(flag) => flag.to_string(),
-            Cell::Bytes(bytes) => visible(bytes),
+            Cell::Bytes(bytes) => visible::line(bytes),
             Cell::Absent => "-".to_owned(),
         }
     }
-}
-
-/// Text as it is, but nothing that would move the cursor.
-fn visible(bytes: &[u8]) -> String {
-    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
-    String::from_utf8_lossy(bytes).chars().map(shown).collect()
 }
 
 impl From<&str> for Cell {
@@ -139,16 +137,34 @@ fn object(columns: &[&str], row: &[Cell]) -> Value {
     Value::Object(fields)
 }
 
+/// JSON as it is, but for the control characters that its strings may have unescaped.
+fn json_line(value: &Value) -> String {
+    let text = value.to_string();
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let escaped = |c: char| if c.is_control() { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
+
+/// Says something on stderr, on a line of its own.
+pub fn say(what: impl Display) {
+    eprintln!("kvctl: {}", visible::line(what.to_string().as_bytes()));
+}
+
 /// Stdout.
 pub struct Output {
     pub format: Format,
     out: Box<dyn Write>,
+    /// Whether it is for the eye: bytes of keys and values are escaped.
+    shown: bool,
 }
 
 impl Output {
     /// Prints on stdout.
     pub fn new(format: Format) -> Output {
-        Output { format, out: Box::new(BufWriter::new(io::stdout())) }
+        let shown = format == Format::Table || io::stdout().is_terminal();
+        Output { format, out: Box::new(BufWriter::new(io::stdout())), shown }
     }
 
     /// Prints rows under their column names.
@@ -165,7 +181,17 @@ impl Output {
 
     /// Prints one JSON object.
     pub fn json(&mut self, value: &Value) -> io::Result<()> {
-        writeln!(self.out, "{value}")
+        writeln!(self.out, "{}", json_line(value))
+    }
+
+    /// Prints a key or value that stands on a line with others.
+    pub fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.shown { self.raw(visible::line(bytes).as_bytes()) } else { self.raw(bytes) }
+    }
+
+    /// Prints a value that stands alone, on as many lines as it has, and a newline.
+    pub fn text(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.shown { self.line(visible::text(bytes).as_bytes()) } else { self.line(bytes) }
     }
 
     /// Prints bytes as they are.
@@ -182,7 +208,7 @@ impl Output {
     /// Prints a sentence about the data: a line, or an object with one field.
     pub fn note(&mut self, text: &str) -> io::Result<()> {
         match self.format {
-            Format::Plain | Format::Table => self.line(text.as_bytes()),
+            Format::Plain | Format::Table => self.line(visible::line(text.as_bytes()).as_bytes()),
             Format::Json => self.json(&object(&["note"], &[text.into()])),
         }
     }
@@ -235,8 +261,17 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_are_shown() {
-        assert_eq!(visible(b"a\x1b[2J\nb"), "a\\u{1b}[2J\\nb");
+    fn json_of_control_characters_is_the_same_json_without_them() {
+        let value = Value::from("\u{1b}[2J \u{7f} \u{9b}2J é");
+        let line = json_line(&value);
+        assert_eq!(line, r#""\u001b[2J \u007f \u009b2J é""#);
+        assert_eq!(serde_json::from_str::<Value>(&line).ok(), Some(value));
+    }
+
+    #[test]
+    fn cells_do_nothing_to_a_terminal() {
+        assert_eq!(Cell::Bytes(Bytes::from_static(b"\x1b[2J")).text(), "\\u{1b}[2J");
+        assert_eq!(Cell::from("\u{9b}2J").text(), "\\u{9b}2J");
     }
 
     #[test]

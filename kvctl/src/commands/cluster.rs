@@ -25,12 +25,26 @@ pub async fn run(question: Cluster, global: &Global, output: &mut Output) -> Res
     if map.nodes.is_empty() {
         return unformed(&client, global, output).await;
     }
+    let map = of_keyspace(map, global.keyspace.as_deref())?;
     match question {
         Cluster::Status => status::run(&client, &map, global, output).await,
         Cluster::Nodes => nodes::run(&client, &map, global, output).await,
         Cluster::Map => map::run(&map, output),
         Cluster::Verify => verify::run(&client, &map, global, output).await,
     }
+}
+
+/// The map with the partitions of one keyspace, or of all when none was given.
+///
+/// # Errors
+/// `Local` when there is no such keyspace.
+fn of_keyspace(mut map: ClusterMap, keyspace: Option<&str>) -> Result<ClusterMap, Failure> {
+    let Some(name) = keyspace else { return Ok(map) };
+    let Some(id) = map.keyspaces.iter().find(|known| known.name == name).map(|known| known.id) else {
+        return Err(Failure::Local(format!("no keyspace '{name}'")));
+    };
+    map.rows.retain(|row| row.partition.keyspace == id);
+    Ok(map)
 }
 
 /// A cluster that has not formed has no map, but its nodes say what they wait for.
@@ -80,5 +94,40 @@ fn partition_name(map: &ClusterMap, partition: PartitionId) -> String {
     match map.keyspace(partition.keyspace) {
         Some(keyspace) => format!("{}/{}", keyspace.name, partition.index),
         None => partition.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trefoil_client::{Epoch, Keyspace, KeyspaceId, PlacementRow};
+
+    fn map() -> ClusterMap {
+        let keyspaces = [(0, "_meta"), (1, "default")].map(|(id, name)| Keyspace {
+            id: KeyspaceId(id),
+            name: name.to_owned(),
+            mode: None,
+            partitions: 1,
+            replication_factor: 3,
+        });
+        let rows = [0, 1].map(|id| PlacementRow {
+            partition: PartitionId { keyspace: KeyspaceId(id), index: 0 },
+            epoch: Epoch(1),
+            replicas: Vec::new(),
+        });
+        ClusterMap { keyspaces: keyspaces.into(), rows: rows.into(), ..ClusterMap::default() }
+    }
+
+    fn looked_at(keyspace: Option<&str>) -> Result<Vec<u32>, String> {
+        let map = of_keyspace(map(), keyspace).map_err(|failure| failure.to_string())?;
+        Ok(map.rows.iter().map(|row| row.partition.keyspace.0).collect())
+    }
+
+    #[test]
+    fn the_partitions_of_the_given_keyspace_or_all() {
+        assert_eq!(looked_at(None), Ok(vec![0, 1]));
+        assert_eq!(looked_at(Some("default")), Ok(vec![1]));
+        assert_eq!(looked_at(Some("_meta")), Ok(vec![0]));
+        assert_eq!(looked_at(Some("nowhere")), Err("no keyspace 'nowhere'".to_owned()));
     }
 }

@@ -6,8 +6,9 @@ use trefoil_client::{Client, DeleteReply, KeyRange, Revision};
 use super::connect;
 use crate::args::{Condition, Del, Global};
 use crate::exit::{Exit, Failure};
-use crate::output::{Format, Output, Sheet};
+use crate::output::{Format, Output, Sheet, say};
 use crate::question::confirm;
+use crate::visible;
 
 /// Removes keys. A single key that is not there, or a condition that does not hold, exits 1; many keys are asked
 /// about first.
@@ -42,7 +43,7 @@ async fn one(client: &Client, key: bytes::Bytes, condition: Condition) -> Result
 }
 
 fn question(range: &KeyRange) -> String {
-    let shown = |key: &[u8]| String::from_utf8_lossy(key).escape_debug().to_string();
+    let shown = visible::line;
     match range {
         KeyRange::Prefix(prefix) if prefix.is_empty() => "Remove ALL keys of the keyspace?".to_owned(),
         KeyRange::Prefix(prefix) => format!("Remove all keys that begin with '{}'?", shown(prefix)),
@@ -60,7 +61,7 @@ fn print(reply: &DeleteReply, output: &mut Output) -> Result<(), Failure> {
         Format::Plain => {
             output.line(reply.deleted.to_string().as_bytes())?;
             if !reply.carried_out {
-                eprintln!("kvctl: the condition does not hold; nothing was removed");
+                say("the condition does not hold; nothing was removed");
             }
         }
         Format::Table => {

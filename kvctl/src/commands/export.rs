@@ -2,13 +2,15 @@
 //!
 //! A key that does not name a file below DIR is refused by name, the rest is written, and the exit code is 3.
 
+use bytes::Bytes;
 use futures::stream::StreamExt;
 use trefoil_client::{Client, Error, KeyRange, KeyValue};
 use trefoil_world::task;
 
 use crate::args::Export;
 use crate::exit::{Exit, Failure};
-use crate::output::{Cell, Output, Sheet};
+use crate::output::{Cell, Output, Sheet, say};
+use crate::{progress, visible};
 
 mod target;
 
@@ -30,21 +32,32 @@ struct Tally {
 pub async fn run(args: Export, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
     let mut target = Target::open(&args.dir, args.prefix.clone())
         .map_err(|error| Failure::Local(format!("cannot use {}: {error}", args.dir.display())))?;
+    let bar = progress::files(count(client, &args.prefix).await);
     let mut batches = client.scan(KeyRange::Prefix(args.prefix)).stream().ready_chunks(BATCH);
     let (mut written, mut bytes, mut left) = (0, 0, 0);
     while let Some(batch) = batches.next().await {
         let (back, tally, ended) = write(target, batch).await?;
         target = back;
-        tally.left.iter().for_each(|why| eprintln!("kvctl: not written: {why}"));
+        tally.left.iter().for_each(|why| bar.suspend(|| say(format_args!("not written: {why}"))));
         (written, bytes, left) = (written + tally.written, bytes + tally.bytes, left + tally.left.len() as u64);
+        bar.set_position(written + left);
         if let Some(error) = ended {
             return Err(error.into());
         }
     }
+    bar.finish_and_clear();
     let mut sheet = Sheet::new(&["written", "bytes", "not_written"]);
     sheet.push([written, bytes, left].map(Cell::Number).to_vec());
     output.sheet(&sheet)?;
     Ok(if left == 0 { Exit::Ok } else { Exit::Failed })
+}
+
+/// How many keys there are now, when there is a bar to show it. Without an answer the bar has no end.
+async fn count(client: &Client, prefix: &Bytes) -> Option<u64> {
+    if !progress::is_seen() {
+        return None;
+    }
+    client.scan(KeyRange::Prefix(prefix.clone())).count_only().await.ok()?.count
 }
 
 /// Writes what has come, off the async threads; answers also the error the scan ended with.
@@ -72,7 +85,7 @@ impl Tally {
                 self.written += 1;
                 self.bytes += pair.value.len() as u64;
             }
-            Err(why) => self.left.push(format!("{}: {why}", String::from_utf8_lossy(&pair.key).escape_debug())),
+            Err(why) => self.left.push(format!("{}: {why}", visible::line(&pair.key))),
         }
     }
 }

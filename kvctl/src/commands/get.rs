@@ -27,7 +27,7 @@ pub async fn run(args: Get, client: &Client, output: &mut Output) -> Result<Exit
 
 fn plain(reply: &GetReply, raw: bool, output: &mut Output) -> Result<(), Failure> {
     for pair in &reply.values {
-        if raw { output.raw(&pair.value)? } else { output.line(&pair.value)? }
+        if raw { output.raw(&pair.value)? } else { output.text(&pair.value)? }
     }
     Ok(())
 }

@@ -11,14 +11,15 @@
 //! * At most [`BUDGET_KIB`] of files are in memory.
 
 use std::cell::Cell as Flag;
-use std::io::{self, IsTerminal};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future;
 use futures::stream::{self, StreamExt};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::sync::Semaphore;
 use trefoil_client::{Error, Outcome, Session};
 use trefoil_world::task;
@@ -26,7 +27,8 @@ use trefoil_world::task;
 use super::connect;
 use crate::args::{Global, Import};
 use crate::exit::{Exit, Failure};
-use crate::output::{Cell, Output, Sheet};
+use crate::output::{Cell, Output, Sheet, say};
+use crate::{progress, visible};
 
 mod tree;
 
@@ -67,11 +69,11 @@ pub async fn run(args: Import, global: &Global, output: &mut Output) -> Result<E
     let found = find(args.dir.clone()).await?;
     let timeout = global.timeout.max(FILE_TIME_MIN);
     let session = connect(global).await?.open_session().timeout(timeout).await?;
-    let bar = progress(found.files.len() as u64);
+    let bar = progress::files(Some(found.files.len() as u64));
     let mut tally = Tally::default();
     for unreadable in &found.unreadable {
         tally.left += 1;
-        eprintln!("kvctl: not stored: {unreadable}");
+        bar.suspend(|| say(format_args!("not stored: {unreadable}")));
     }
     store_all(found.files, &session, &args.prefix, timeout, &bar, &mut tally).await;
     bar.finish_and_clear();
@@ -144,6 +146,7 @@ async fn read(path: PathBuf) -> io::Result<Vec<u8>> {
 
 impl Tally {
     fn note(&mut self, path: &Path, fate: Fate, bar: &ProgressBar) {
+        let path = || visible::line(path.as_os_str().as_bytes());
         match fate {
             Fate::Stored { bytes } => {
                 self.stored += 1;
@@ -151,12 +154,10 @@ impl Tally {
             }
             Fate::Left(why) => {
                 self.left += 1;
-                let path = path.display();
-                bar.suspend(|| eprintln!("kvctl: not stored: {path}: {why}"));
+                bar.suspend(|| say(format_args!("not stored: {}: {why}", path())));
             }
             Fate::Failed(error) => {
-                let path = path.display();
-                bar.suspend(|| eprintln!("kvctl: the import ends at {path}"));
+                bar.suspend(|| say(format_args!("the import ends at {}", path())));
                 let unknown = error.outcome() == Outcome::Unknown;
                 if self.failure.is_none() || unknown {
                     self.failure = Some(error);
@@ -182,17 +183,4 @@ fn print(tally: &Tally, skipped: u64, output: &mut Output) -> Result<(), Failure
     let mut sheet = Sheet::new(&["stored", "bytes", "not_stored", "skipped"]);
     sheet.push([tally.stored, tally.bytes, tally.left, skipped].map(Cell::Number).to_vec());
     Ok(output.sheet(&sheet)?)
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn progress(files: u64) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} files, {per_sec}, {eta} left");
-    let bar = ProgressBar::new(files);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }

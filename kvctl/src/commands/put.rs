@@ -9,7 +9,7 @@ use trefoil_client::{Client, PutReply, Revision};
 use crate::args::Put;
 use crate::encoding;
 use crate::exit::{Exit, Failure};
-use crate::output::{Format, Output, Sheet};
+use crate::output::{Format, Output, Sheet, say};
 
 /// Writes a key. Exits 1 when its condition does not hold.
 pub async fn run(args: Put, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
@@ -37,7 +37,7 @@ fn print(reply: &PutReply, output: &mut Output) -> Result<(), Failure> {
     let revision = reply.header.revision.0;
     match output.format {
         Format::Plain if reply.written => output.line(format!("revision {revision}").as_bytes())?,
-        Format::Plain => eprintln!("kvctl: the condition does not hold; nothing was written"),
+        Format::Plain => say("the condition does not hold; nothing was written"),
         Format::Table => {
             let mut sheet = Sheet::new(&["written", "revision"]);
             sheet.push(vec![reply.written.into(), revision.into()]);

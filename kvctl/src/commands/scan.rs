@@ -59,11 +59,13 @@ fn line(pair: &KeyValue, keys_only: bool, output: &mut Output) -> Result<(), Fai
     match output.format {
         Format::Json if keys_only => output.json(&json!({ "key": encoding::to_json(&pair.key) }))?,
         Format::Json => output.json(&output::pair_json(pair))?,
-        Format::Plain | Format::Table if keys_only => output.line(&pair.key)?,
         Format::Plain | Format::Table => {
-            output.raw(&pair.key)?;
-            output.raw(b"\t")?;
-            output.line(&pair.value)?;
+            output.data(&pair.key)?;
+            if !keys_only {
+                output.raw(b"\t")?;
+                output.data(&pair.value)?;
+            }
+            output.line(b"")?;
         }
     }
     Ok(())

@@ -53,8 +53,10 @@ fn reply(reply: &OpReply, output: &mut Output) -> Result<(), Failure> {
     match reply {
         OpReply::Range { pairs, .. } => {
             for pair in pairs {
-                output.line(&pair.key)?;
-                output.line(&pair.value)?;
+                for bytes in [&pair.key, &pair.value] {
+                    output.data(bytes)?;
+                    output.line(b"")?;
+                }
             }
         }
         OpReply::Put { .. } => output.line(b"OK")?,

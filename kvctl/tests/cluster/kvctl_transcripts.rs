@@ -16,8 +16,12 @@ use crate::files::sums;
 use crate::scenario::{Scenario, beside_others};
 use crate::transcript::{Run, Seen, run};
 
+mod terminal;
+
 /// Larger than any request may be.
 const TOO_LARGE: usize = 1_600_000;
+/// Larger than any request that is read at all.
+const NOT_READ: usize = 4 << 20;
 /// Where a key tries to lead that an export must not follow.
 const OUTSIDE: &str = "/kvctl-must-not-write-this";
 
@@ -29,9 +33,9 @@ const CODES: &[(&str, &[i32])] = &[
     ("txn", &[0, 1, 2, 3, 4, 5]),
     ("import", &[0, 2, 3, 4]),
     ("export", &[0, 2, 3, 4]),
-    ("cluster status", &[0, 2, 4]),
-    ("cluster nodes", &[0, 4]),
-    ("cluster map", &[0, 4]),
+    ("cluster status", &[0, 2, 3, 4]),
+    ("cluster nodes", &[0, 3, 4]),
+    ("cluster map", &[0, 3, 4]),
     ("cluster verify", &[0, 3, 4]),
     ("completion", &[0, 2]),
     ("version", &[0, 2]),
@@ -52,8 +56,8 @@ async fn every_command_and_every_exit_code() {
     let nobody = free_address().await;
     seen.at_once(&unanswered(4, &["no connection: "]), || kvctl_at(&folder, &one, &nobody)).await;
     one.nodes[0].running().signal(libc::SIGSTOP);
-    // The map is asked for first: nobody has answered, and nothing was done.
-    seen.at_once(&unanswered(4, &["no endpoint answered within"]), || kvctl_in(&folder, &one)).await;
+    // It takes connections and says nothing on them: nobody has answered, and nothing was done.
+    seen.at_once(&unanswered(4, &["no connection in time"]), || kvctl_in(&folder, &one)).await;
     one.nodes[0].running().signal(libc::SIGCONT);
     without_quorum(&mut three, &folder, &mut seen).await;
     seen.expect(CODES);
@@ -159,6 +163,7 @@ fn keys() -> Vec<Run> {
         run(2, b"put plum").says(&["required arguments"]),
         run(2, b"put plum x --if-absent --if-revision 1").says(&["cannot be used with"]),
         run(3, b"put  x").says(&["a key is empty"]),
+        run(2, b"put plum x --keyspace ").says(&["a value is required for '--keyspace <KEYSPACE>'"]),
         run(3, b"put plum x --keyspace nowhere").says(&["no keyspace 'nowhere'"]),
         run(2, b"get plum --timeout 5h").says(&["'5h': expected 1ms to 1440m"]),
         run(2, b"get plum --endpoints nonsense").says(&["endpoint 'nonsense': expected host:port"]),
@@ -232,7 +237,11 @@ fn files() -> Vec<Run> {
         run(0, b"import in/sub").prints("STORED  BYTES  NOT STORED  SKIPPED\n1       2      0           0"),
         run(0, b"get b").prints("22"),
         run(0, b"get i/odd-\xff").prints("333"),
+        run(3, b"import not-read -o json")
+            .prints(r#"{"stored":0,"bytes":0,"not_stored":1,"skipped":0}"#)
+            .says(&["not stored: not-read/file: the request is larger than the server takes ("]),
         run(3, b"import missing").says(&["cannot read missing: No such file or directory"]),
+        run(3, b"import missing\x1b[2J").says(&["cannot read missing\\u{1b}[2J: No such file or directory"]),
         run(2, b"import").says(&["required arguments"]),
         run(0, b"export i/ back").prints("WRITTEN  BYTES  NOT WRITTEN\n3        6      0"),
         run(0, b"put p/ok 1").prints_part("revision "),
@@ -243,6 +252,12 @@ fn files() -> Vec<Run> {
             "not written: p/../../evil: it has a component '..'",
             "not written: p//kvctl-must-not-write-this: behind the prefix it is an absolute path",
         ]),
+        run(0, b"put q/\x1b[31m/.. \x9b2J").prints_part("revision "),
+        run(3, b"export q/ out -o json")
+            .prints(r#"{"written":0,"bytes":0,"not_written":1}"#)
+            .says(&["not written: q/\\u{1b}[31m/..: it has a component '..'"]),
+        run(0, b"scan --prefix q/").prints_bytes(b"q/\x1b[31m/..\t\x9b2J\n"),
+        run(0, b"scan --prefix q/ -o table").prints_part("q/\\u{1b}[31m/.. ┆ \\x9b2J "),
         run(3, b"export i/ in/a").says(&["cannot use in/a: File exists"]),
         run(2, b"export i/").says(&["required arguments"]),
     ]
@@ -257,6 +272,14 @@ fn questions() -> Vec<Run> {
         run(0, b"cluster map -o json")
             .prints_part(r#"{"partition":"default/0","mode":"leader","epoch":2,"replicas":"r2@n1""#),
         run(0, b"cluster verify").prints_part("equal"),
+        run(0, b"cluster verify -o json").prints_part(r#"{"partition":"_meta/0","replica":"r1","node":"n1""#),
+        run(0, b"cluster verify -o json --keyspace default").prints_line(r#"{"partition":"default/0","replica":"r2""#),
+        run(0, b"cluster verify -o json --keyspace _meta").prints_line(r#"{"partition":"_meta/0","replica":"r1""#),
+        run(0, b"cluster map -o json --keyspace default").prints_line(r#"{"partition":"default/0","mode":"leader""#),
+        run(3, b"cluster verify --keyspace nowhere").says(&["no keyspace 'nowhere'"]),
+        run(3, b"cluster status --keyspace nowhere").says(&["no keyspace 'nowhere'"]),
+        run(3, b"cluster nodes --keyspace nowhere").says(&["no keyspace 'nowhere'"]),
+        run(3, b"cluster map --keyspace nowhere").says(&["no keyspace 'nowhere'"]),
         run(2, b"cluster status extra").says(&["unexpected argument 'extra'"]),
         run(0, b"completion bash").prints_part("_kvctl()"),
         run(2, b"completion nosuch").says(&["invalid value 'nosuch'"]),
@@ -266,7 +289,7 @@ fn questions() -> Vec<Run> {
     ]
 }
 
-/// What is imported: three files, one too large, and a link.
+/// What is imported: three files, one too large, and a link; and one far too large.
 fn make_files(folder: &Path) {
     fs::create_dir_all(folder.join("in/sub")).expect("a folder");
     let files: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"sub/b", b"22"), (b"odd-\xff", b"333")];
@@ -274,6 +297,8 @@ fn make_files(folder: &Path) {
         fs::write(folder.join("in").join(OsStr::from_bytes(name)), content).expect("a file");
     }
     fs::write(folder.join("in/large"), vec![b'x'; TOO_LARGE]).expect("a large file");
+    fs::create_dir(folder.join("not-read")).expect("a folder");
+    fs::write(folder.join("not-read/file"), vec![b'x'; NOT_READ]).expect("a larger file");
     symlink("a", folder.join("in/link")).expect("a link");
 }
 
@@ -287,6 +312,7 @@ fn expect_only_exports(folder: &Path) {
         b"in/large",
         b"in/odd-\xff",
         b"in/sub/b",
+        b"not-read/file",
         b"out/ok",
         b"out/sub/file",
     ];

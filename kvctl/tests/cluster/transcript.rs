@@ -24,6 +24,8 @@ enum Print {
     Text(&'static str),
     /// Anything with this in it.
     Part(&'static str),
+    /// One line, with this in it.
+    Line(&'static str),
 }
 
 /// One run of `kvctl`.
@@ -64,6 +66,11 @@ impl Run {
         Run { stdout: Print::Part(part), ..self }
     }
 
+    /// It prints one line, with this in it.
+    pub fn prints_line(self, part: &'static str) -> Run {
+        Run { stdout: Print::Line(part), ..self }
+    }
+
     /// It says on stderr so many lines, each with such a part.
     pub fn says(self, stderr: &'static [&'static str]) -> Run {
         Run { stderr, ..self }
@@ -92,6 +99,7 @@ impl Run {
             Print::Bytes(bytes) => done.stdout == bytes,
             Print::Text(text) => done.stdout.strip_suffix(b"\n") == Some(text.as_bytes()),
             Print::Part(part) => shown.contains(part),
+            Print::Line(part) => shown.contains(part) && shown.lines().count() == 1,
         };
         assert!(right, "{what}: expected on stdout {:?}, got {shown:?}; on stderr {:?}", self.stdout, done.stderr);
     }

@@ -6,26 +6,29 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use indicatif::ProgressBar;
 use trefoil_client::{Client, ClusterMap, Digest, Error, Placed, PlacementRow, Revision, Stage};
 
 use super::{Statuses, node_name, partition_name};
 use crate::args::Global;
 use crate::exit::{Exit, Failure};
 use crate::output::{Cell, Output, Sheet};
+use crate::progress;
 
 /// A walk over the whole content may take this long, at least.
 const WALK_MIN: Duration = Duration::from_secs(600);
 
 const COLUMNS: &[&str] = &["partition", "replica", "node", "revision", "keys", "sum", "result"];
 
-/// Compares all partitions. Exits 3 when replicas differ or one could not be asked.
+/// Compares the replicas of the map's partitions. Exits 3 when replicas differ or one could not be asked.
 pub async fn run(client: &Client, map: &ClusterMap, global: &Global, output: &mut Output) -> Result<Exit, Failure> {
     let statuses = Statuses::ask(client, map, global).await;
     let mut sheet = Sheet::new(COLUMNS);
     let mut all_equal = true;
+    let bar = progress::replicas(map.rows.iter().flat_map(live).count() as u64);
     for row in &map.rows {
         let revision = newest(&statuses, row);
-        let digests = ask(client, row, revision, global.timeout.max(WALK_MIN)).await;
+        let digests = ask(client, row, revision, global.timeout.max(WALK_MIN), &bar).await;
         let reference = digests.iter().find_map(|(_, digest)| digest.as_ref().ok()).copied();
         for (placed, digest) in &digests {
             let (verdict, equal) = judge(digest, reference);
@@ -33,6 +36,7 @@ pub async fn run(client: &Client, map: &ClusterMap, global: &Global, output: &mu
             sheet.push(cells(map, row, placed, digest.as_ref().ok(), verdict));
         }
     }
+    bar.finish_and_clear();
     output.sheet(&sheet)?;
     Ok(if all_equal { Exit::Ok } else { Exit::Failed })
 }
@@ -47,17 +51,28 @@ fn newest(statuses: &Statuses, row: &PlacementRow) -> Option<Revision> {
 /// A replica and what it answered.
 type Answer = (Placed, Result<Digest, Error>);
 
-async fn ask(client: &Client, row: &PlacementRow, revision: Option<Revision>, timeout: Duration) -> Vec<Answer> {
+async fn ask(
+    client: &Client,
+    row: &PlacementRow,
+    revision: Option<Revision>,
+    timeout: Duration,
+    bar: &ProgressBar,
+) -> Vec<Answer> {
     let ask = |placed: Placed| async move {
         let mut digest = client.digest(placed.node, row.partition).timeout(timeout);
         if let Some(revision) = revision {
             digest = digest.revision(revision);
         }
-        (placed, digest.await)
+        let answer = digest.await;
+        bar.inc(1);
+        (placed, answer)
     };
-    // One that is still being filled is not expected to be equal yet.
-    let live = row.replicas.iter().filter(|placed| placed.stage == Stage::Live);
-    join_all(live.map(|placed| ask(*placed))).await
+    join_all(live(row).map(ask)).await
+}
+
+/// One that is still being filled is not expected to be equal yet.
+fn live(row: &PlacementRow) -> impl Iterator<Item = Placed> {
+    row.replicas.iter().copied().filter(|placed| placed.stage == Stage::Live)
 }
 
 fn judge(digest: &Result<Digest, Error>, reference: Option<Digest>) -> (String, bool) {
