@@ -154,16 +154,18 @@ async fn a_spoiled_directory() {
 }
 
 /// The row `format` of the family `node`, as the newest start wrote it: key and value with their lengths.
-fn newer_format(directory: &Path) {
+pub fn newer_format(directory: &Path) {
     let log = below(directory, &live_log(directory));
     log_record::replace(&log, b"\x06format\x04\0\0\0\x01", b"\x06format\x04\0\0\0\x02");
 }
 
-fn newer_family(directory: &Path) {
+/// A family that this version does not know.
+pub fn newer_family(directory: &Path) {
     log_record::replace(&manifest(directory), b"\x05index", b"\x05later");
 }
 
-fn foreign_mark(directory: &Path) {
+/// The mark of the node beside it.
+pub fn foreign_mark(directory: &Path) {
     fs::copy(directory.with_file_name("n2").join("mark"), directory.join("mark")).expect("the other node's mark");
 }
 
@@ -172,22 +174,23 @@ fn file_as_database(directory: &Path) {
     write(directory, "db", b"a file");
 }
 
-fn manifest(directory: &Path) -> PathBuf {
+/// The database's list of its files.
+pub fn manifest(directory: &Path) -> PathBuf {
     let mut files = regular_files(directory).into_iter();
     let found = files.find(|(name, _)| name.starts_with(b"db/MANIFEST-"));
     found.unwrap_or_else(|| panic!("expected a manifest below {directory:?}")).1
 }
 
-fn write(directory: &Path, name: &str, content: &[u8]) {
+pub fn write(directory: &Path, name: &str, content: &[u8]) {
     let path = directory.join(name);
     fs::write(&path, content).unwrap_or_else(|error| panic!("expected to write {path:?}: {error}"));
 }
 
-fn delete(directory: &Path, name: &str) {
+pub fn delete(directory: &Path, name: &str) {
     delete_path(&directory.join(name));
 }
 
-fn delete_path(path: &Path) {
+pub fn delete_path(path: &Path) {
     fs::remove_file(path).unwrap_or_else(|error| panic!("expected to remove {path:?}: {error}"));
 }
 
@@ -227,7 +230,7 @@ async fn a_directory_of_another_cluster() {
     println!("a directory of another cluster: refused by both sides, and both clusters are as they were");
 }
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     path.to_str().expect("a plain path").to_owned()
 }
 

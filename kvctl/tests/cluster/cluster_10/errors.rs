@@ -1,6 +1,7 @@
 //! docs/errors.md line by line: every message of its tables is provoked by a test, or stands among those that are not,
 //! with the reason.
 
+mod between_nodes;
 mod bystanders;
 mod endings;
 mod forming;
@@ -8,6 +9,7 @@ mod limits;
 mod quorum;
 mod refusals;
 mod silent_leader;
+mod starts;
 mod wordless;
 
 use std::collections::BTreeSet;
@@ -30,7 +32,7 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 const WORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/api/status.rs");
 
 /// What no request to a running server can provoke, and why.
-const UNPROVOKED: [(Case, &str); 9] = [
+const UNPROVOKED: [(Case, &str); 10] = [
     (
         Case::new("no placement row", "UNAVAILABLE", "not available: partition … is not placed yet"),
         "the first map brings every row, and none is ever removed (server/src/cluster/map.rs, `found`)",
@@ -54,7 +56,15 @@ const UNPROVOKED: [(Case, &str); 9] = [
             "EXHAUSTED",
             "the partition's read queue is exhausted: the limit is 65536; try again later",
         ),
-        "the gate takes all that wait once a second, even without a quorum: no client here is that fast",
+        "a round takes all that wait once a second, even without a quorum: no client here is that fast",
+    ),
+    (
+        Case::new(
+            "while it was asked for a read index",
+            "UNAVAILABLE",
+            "not available: the leader did not answer in 5s",
+        ),
+        "a leader that answers no pings is given up before that, and one that answers them answers this too",
     ),
     (
         Case::new(

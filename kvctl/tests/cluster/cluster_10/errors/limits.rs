@@ -10,6 +10,7 @@ use trefoil_client::PartitionId;
 use trefoil_proto::v1;
 use trefoil_proto::v1::cluster_client::ClusterClient;
 use trefoil_proto::v1::kv_client::KvClient;
+use trefoil_proto::v1::op::Op;
 
 use super::failed;
 use crate::cluster::Cluster;
@@ -33,13 +34,19 @@ const ANSWER: Case = Case::new(
     "ANSWER_TOO_LARGE",
     "the answer would have more than 16777216 bytes; ask for less, or scan",
 );
+const WALKED: Case = Case::new(
+    "more than 1 000 000 keys",
+    "TOO_MANY_KEYS_READ",
+    "more than 1000000 keys would be read by a transaction that writes; read them outside of it, or in pages",
+);
 const WALKS: Case =
     Case::new("whole-content walks", "EXHAUSTED", "room for digests is exhausted: the limit is 4; try again later");
-pub const PROVOKED: [Case; 4] = [SESSIONS, KEYS, ANSWER, WALKS];
+pub const PROVOKED: [Case; 5] = [SESSIONS, KEYS, ANSWER, WALKED, WALKS];
 
 const SESSIONS_MAX: usize = 10_000;
 const SESSIONS_AT_ONCE: usize = 256;
 const DELETED_KEYS_MAX: u64 = 100_000;
+const WALKED_KEYS_MAX: u64 = 1_000_000;
 const WALKS_MAX: usize = 4;
 /// So many values of this size are more than one answer may have.
 const LARGE: (u64, usize) = (13, 1_400_000);
@@ -57,20 +64,31 @@ async fn reached_bounds() {
     ledger.check(WALKS, &first_digest(&channel).await);
     fill(&client, "large/", LARGE.0, LARGE.1, 1).await;
     let read = v1::RangeOp { range: Some(prefix("large/")), ..v1::RangeOp::default() };
-    let success = vec![v1::Op { op: Some(v1::op::Op::Range(read)) }];
-    let txn = v1::TxnRequest {
-        header: None,
-        txn: Some(v1::Txn { success, ..v1::Txn::default() }),
-        ..v1::TxnRequest::default()
-    };
-    ledger.check(ANSWER, &failed("a large answer", kv.txn(bounded(txn, PATIENCE)).await));
+    let large = txn(vec![Op::Range(read)]);
+    ledger.check(ANSWER, &failed("a large answer", kv.txn(bounded(large, PATIENCE)).await));
     fill(&client, "many/", DELETED_KEYS_MAX + 1, 1, 128).await;
     let delete = v1::DeleteRequest { range: Some(prefix("many/")), ..v1::DeleteRequest::default() };
     ledger.check(KEYS, &failed("a large delete", kv.delete(bounded(delete, PATIENCE)).await));
+    let put = Op::Put(v1::PutOp { key: "k".into(), ..v1::PutOp::default() });
+    let writing = txn([counts(), vec![put]].concat());
+    ledger.check(WALKED, &failed("a long walk", kv.txn(bounded(writing, PATIENCE)).await));
+    let reading = kv.txn(bounded(txn(counts()), PATIENCE)).await;
+    assert!(reading.is_ok(), "expected a transaction that only reads to walk as far as it has to: {reading:?}");
     open_all_sessions(&kv).await;
     let open = v1::OpenSessionRequest { header: None };
     ledger.check(SESSIONS, &failed("a session too many", kv.open_session(bounded(open, PATIENCE)).await));
     ledger.close();
+}
+
+/// Walks over more keys than a transaction that writes may.
+fn counts() -> Vec<Op> {
+    let count = v1::RangeOp { range: Some(prefix("many/")), count_only: true, ..v1::RangeOp::default() };
+    (0..WALKED_KEYS_MAX / DELETED_KEYS_MAX).map(|_| Op::Range(count.clone())).collect()
+}
+
+fn txn(ops: Vec<Op>) -> v1::TxnRequest {
+    let success = ops.into_iter().map(|op| v1::Op { op: Some(op) }).collect();
+    v1::TxnRequest { txn: Some(v1::Txn { success, ..v1::Txn::default() }), ..v1::TxnRequest::default() }
 }
 
 fn prefix(key: &'static str) -> v1::KeyRange {
