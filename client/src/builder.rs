@@ -84,12 +84,10 @@ impl Builder {
 
 /// Somebody who takes a connection and says nothing has not answered.
 fn nobody_answered(error: Error, timeout: Duration) -> Error {
-    match error.kind() {
-        Kind::Deadline => {
-            Error::new(Kind::Unreachable, Outcome::NotDone, format!("no endpoint answered within {timeout:?}"))
-        }
-        _ => error,
+    if error.kind() == Kind::Deadline {
+        return Error::new(Kind::Unreachable, Outcome::NotDone, format!("no endpoint answered within {timeout:?}"));
     }
+    error
 }
 
 /// So that even the first request goes to the leader. Not knowing one is no error.

@@ -61,7 +61,7 @@ pub enum Kind {
     /// The keyspace's mode cannot do this.
     Unsupported,
     NoSuchKeyspace,
-    /// The session ended or has forgotten the request: it will never be known whether it was carried out.
+    /// The session ended, or has forgotten the request or its reply: what became of it will never be known.
     SessionEnded,
     /// The caller gave something that is not an endpoint.
     InvalidEndpoint,
@@ -76,7 +76,7 @@ pub enum Kind {
 }
 
 /// The server's words for [`Kind`]s.
-const WORDS: [(&str, Kind); 24] = [
+const WORDS: [(&str, Kind); 25] = [
     ("NOT_LEADER", Kind::NotLeader),
     ("EXHAUSTED", Kind::Exhausted),
     ("DEADLINE", Kind::Deadline),
@@ -93,6 +93,7 @@ const WORDS: [(&str, Kind); 24] = [
     ("NO_SUCH_KEYSPACE", Kind::NoSuchKeyspace),
     ("SESSION_ENDED", Kind::SessionEnded),
     ("BELOW_WINDOW", Kind::SessionEnded),
+    ("REPLY_FORGOTTEN", Kind::SessionEnded),
     ("UNAVAILABLE", Kind::Unavailable),
     ("NESTED_TOO_DEEP", Kind::NestedTooDeep),
     ("MALFORMED", Kind::Malformed),
@@ -107,6 +108,35 @@ impl Kind {
     /// The kind behind a server's `trefoil-reason`.
     pub(crate) fn of_word(word: &str) -> Kind {
         WORDS.iter().find(|(known, _)| *known == word).map_or(Kind::Other, |(_, kind)| *kind)
+    }
+
+    /// Whether only the execution of an operation refuses so. Within a session such a refusal is the reply to the
+    /// request, however often that was sent; any other one says nothing about what was sent before.
+    pub(crate) fn is_of_execution(self) -> bool {
+        match self {
+            Kind::KeyNotFound | Kind::LeaseNotFound | Kind::Compacted | Kind::FutureRevision | Kind::TooMuch => true,
+            Kind::Unreachable
+            | Kind::ConnectionLost
+            | Kind::Deadline
+            | Kind::NotLeader
+            | Kind::Unavailable
+            // Too many sessions are refused where commands are executed, but opening one has no number in a session.
+            | Kind::Exhausted
+            | Kind::EmptyKey
+            | Kind::KeyTooLong
+            | Kind::MessageTooLarge
+            | Kind::TooManyOps
+            | Kind::NestedTooDeep
+            | Kind::DuplicateKey
+            | Kind::Unsupported
+            | Kind::NoSuchKeyspace
+            | Kind::SessionEnded
+            | Kind::InvalidEndpoint
+            | Kind::NoSuchNode
+            | Kind::Malformed
+            | Kind::Broken
+            | Kind::Other => false,
+        }
     }
 }
 

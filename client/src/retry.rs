@@ -5,7 +5,8 @@
 //! once the first time (to the next node), then with pauses that double and are jittered. An attempt that waits for a
 //! connection is given up early, whatever the request is: nothing of it was sent.
 //!
-//! Invariant: once an attempt's fate was unknown, no later failure makes the call's outcome better than unknown.
+//! Invariant: once an attempt's fate was unknown, no later failure makes the call's outcome better than unknown. The one
+//! exception is a refusal that is the reply to the request itself: in a session it says what became of every attempt.
 
 use std::time::Duration;
 
@@ -114,10 +115,13 @@ impl Tries {
             0 | 1 => error,
             attempts => error.adding(format_args!("{attempts} attempts")),
         };
-        match (self.maybe_done, error.outcome()) {
-            (true, Outcome::NotDone) => error.with_outcome(Outcome::Unknown),
-            (true, Outcome::Unknown | Outcome::Refused) | (false, _) => error,
-        }
+        let outcome = match (self.maybe_done, error.outcome()) {
+            (true, Outcome::NotDone | Outcome::Unknown) => Outcome::Unknown,
+            (true, Outcome::Refused) if error.kind().is_of_execution() => Outcome::Refused,
+            (true, Outcome::Refused) => Outcome::Unknown,
+            (false, outcome @ (Outcome::NotDone | Outcome::Unknown | Outcome::Refused)) => outcome,
+        };
+        error.with_outcome(outcome)
     }
 
     fn pause(&self) -> Duration {
@@ -159,6 +163,41 @@ mod tests {
         assert!(session.after(failed(Outcome::Unknown), now).is_ok());
         let error = session.after(failed(Outcome::NotDone), now + Duration::from_secs(6)).unwrap_err();
         assert_eq!(error.outcome(), Outcome::Unknown);
+    }
+
+    #[tokio::test]
+    async fn only_the_reply_itself_refuses_what_may_be_done() {
+        for (kind, expected) in [
+            (Kind::KeyNotFound, Outcome::Refused),
+            (Kind::LeaseNotFound, Outcome::Refused),
+            (Kind::Compacted, Outcome::Refused),
+            (Kind::FutureRevision, Outcome::Refused),
+            (Kind::TooMuch, Outcome::Refused),
+            (Kind::EmptyKey, Outcome::Unknown),
+            (Kind::MessageTooLarge, Outcome::Unknown),
+            (Kind::Malformed, Outcome::Unknown),
+            (Kind::Unsupported, Outcome::Unknown),
+            (Kind::NoSuchKeyspace, Outcome::Unknown),
+            (Kind::Exhausted, Outcome::Unknown),
+            (Kind::Other, Outcome::Unknown),
+        ] {
+            let refused = || Error::new(kind, Outcome::Refused, "refused");
+            let (mut session, now) = tries(Repeat::Freely, 5);
+            assert!(session.after(failed(Outcome::Unknown), now).is_ok());
+            let error = session.after(refused(), now).unwrap_err();
+            assert_eq!((error.kind(), error.outcome()), (kind, expected));
+            let error = tries(Repeat::Freely, 5).0.after(refused(), now).unwrap_err();
+            assert_eq!((error.kind(), error.outcome()), (kind, Outcome::Refused), "alone");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_session_has_forgotten_is_not_asked_again() {
+        for word in ["SESSION_ENDED", "BELOW_WINDOW", "REPLY_FORGOTTEN"] {
+            let (mut session, now) = tries(Repeat::Freely, 5);
+            let error = session.after(Error::new(Kind::of_word(word), Outcome::Unknown, "forgotten"), now);
+            assert_eq!(error.map_err(|error| error.outcome()), Err(Outcome::Unknown), "{word}");
+        }
     }
 
     #[tokio::test]

@@ -2,16 +2,17 @@
 //!
 //! The server executes each number of a session once and keeps its reply until it is acknowledged, so a write whose
 //! fate is unknown is simply sent again, to whoever leads by then. A number is taken when a write begins and given
-//! back when it ends, whatever came of it: a write that was given up is acknowledged like an answered one, and the
-//! server then never executes what may still be under way of it.
+//! back when it ends, whatever came of it: a write that was given up is acknowledged like an answered one, and behind
+//! a later write that says so the server never executes what may still be under way of it. A large reply may be
+//! forgotten before it is acknowledged; the write is then not executed again either, and ends as unknown.
 //!
 //! Invariants:
 //!
 //! * A number is used for one request only.
 //! * The numbers in use span less than [`SPAN`]; a write that would exceed it waits.
 //!
-//! Left out: reopening. A session unused for ten minutes ends; its writes then fail with `SessionEnded`, and the
-//! caller decides what that means for them.
+//! Left out: reopening. A session unused for ten minutes ends; its writes then fail with `SessionEnded`, as does one
+//! whose reply was forgotten, and the caller decides what that means for them.
 
 use std::collections::BTreeSet;
 use std::future::IntoFuture;

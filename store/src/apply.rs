@@ -85,6 +85,7 @@ fn session_id(at: Position, place: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use trefoil_causality::Revision;
 
     use super::*;
@@ -149,6 +150,31 @@ mod tests {
             Ok(Reply::Range(reply)) => assert_eq!(reply.pairs[0].value, "two"),
             other => panic!("not a range: {other:?}"),
         }
+    }
+
+    #[test]
+    fn a_reply_too_large_to_keep_is_forgotten_and_its_command_not_repeated() {
+        let mut replica = Replica::new();
+        let session = replica.open();
+        let request = |sequence| Some(RequestId { session, sequence, acknowledged: 0 });
+        let large = Bytes::from(vec![0; session::KEPT_BYTES_MAX as usize]);
+        let put = |value| {
+            let put = PutOp { key: "key".into(), value: Some(value), lease: Some(0), previous: true };
+            Command::Op(Op::Put(put))
+        };
+        replica.apply(0, None, put(large.clone()));
+        let first = replica.apply(0, request(2), put("one".into()));
+        match &first.result {
+            Ok(Reply::Put { previous: Some(pair) }) => assert_eq!(pair.value, large),
+            other => panic!("not the pair before: {other:?}"),
+        }
+        // It comes after a higher one, and lies within the window.
+        let second = replica.apply(0, request(1), put("two".into()));
+        assert_eq!((second.revision, second.result.is_ok()), (Revision(4), true));
+        let reason = UnknownReason::ReplyForgotten;
+        let forgotten = Outcome { revision: first.revision, result: Err(Refusal::OutcomeUnknown { reason }) };
+        assert_eq!(replica.apply(0, request(2), put("one".into())), forgotten);
+        assert_eq!(replica.apply(0, request(1), put("two".into())), second);
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub struct RequestId {
     pub session: u64,
     /// Starts at 1; unique within the session.
     pub sequence: u64,
-    /// Replies up to and including this sequence have arrived and need not be kept; 0 for none.
+    /// Replies up to and including this sequence have arrived or are no longer waited for; 0 for none.
     pub acknowledged: u64,
 }
 
@@ -313,6 +313,9 @@ pub enum UnknownReason {
     SessionEnded,
     #[error("the sequence lies below the session's window")]
     BelowWindow,
+    /// The request was executed; what it was answered is not known any more.
+    #[error("the session no longer has the reply, which was too large")]
+    ReplyForgotten,
 }
 
 #[cfg(test)]

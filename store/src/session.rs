@@ -2,13 +2,17 @@
 //!
 //! A client opens a session, numbers its requests 1, 2, 3, … and repeats a number only for the same request. The
 //! session remembers the outcome of each number it has executed, in replicated state, so that every replica and every
-//! snapshot knows it. Outcomes are forgotten when the client acknowledges them, or when they fall out of the
-//! **window** of the [`WINDOW`] highest numbers, or, oldest first, when those kept have more than [`KEPT_BYTES_MAX`].
+//! snapshot knows it. Numbers are forgotten when the client acknowledges them, or when they fall out of the **window**
+//! of the [`WINDOW`] highest ones. Large replies are forgotten earlier, but not their numbers: of a reply that has more
+//! than [`KEPT_BYTES_MAX`] on its own, and, oldest first, of those that have more together, only that there was one is
+//! kept.
 //!
 //! Invariants:
 //!
 //! * A number is executed at most once. One that is forgotten, or whose session has ended, is never executed: its
 //!   outcome is unknown.
+//! * A number the client has given up is never executed behind a request that acknowledged it, seen before or not.
+//! * A number within the window that was neither executed nor acknowledged is executed, whatever else was forgotten.
 //! * A session that was not used for [`IDLE_MS_MAX`] of log time has ended, whether or not its rows are still there.
 //! * [`Head::sessions`] is the number of session rows; it never exceeds [`OPEN_MAX`].
 //! * No command costs more than a fixed number of rows: opening a session looks at a few others and removes the ended
@@ -17,6 +21,7 @@
 //! Left out: that a repeated number carries the same request is the client's duty; it is not checked.
 
 use bytes::Bytes;
+use trefoil_causality::Revision;
 
 use crate::codec::{Decoder, Malformed, put_u64};
 use crate::command::{Outcome, Refusal, RequestId, UnknownReason, decode_outcome, encode_outcome};
@@ -32,8 +37,14 @@ pub const IDLE_MS_MAX: u64 = 10 * 60 * 1_000;
 /// How many sessions a partition holds.
 pub const OPEN_MAX: u64 = 10_000;
 
-/// Bytes of the outcomes a session keeps; one that is larger on its own is forgotten at once.
+/// Bytes of the outcomes a session keeps; a reply that is larger on its own is forgotten at once.
 pub const KEPT_BYTES_MAX: u64 = 1 << 20;
+
+/// Outcomes up to this many bytes are never crowded out: what would be kept in their place is hardly smaller.
+const SMALL_BYTES_MAX: usize = 64;
+
+// So there is always room once all outcomes that are not small have been crowded out.
+const _: () = assert!(WINDOW * SMALL_BYTES_MAX as u64 <= KEPT_BYTES_MAX);
 
 /// How many sessions are looked at when one is opened, and how many ended ones are then removed.
 const SWEEP_LOOKS: usize = 64;
@@ -46,7 +57,7 @@ const FORMAT: u8 = 1;
 pub enum Admission {
     /// Execute it and [`keep`] the outcome.
     Execute,
-    /// It was executed before, with this outcome.
+    /// It was executed before, with this outcome; with [`UnknownReason::ReplyForgotten`] when the reply was too large.
     Answered(Outcome),
     /// It may have been executed before, and is not executed now.
     Unknown(UnknownReason),
@@ -56,6 +67,7 @@ pub enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Session {
     last_used_ms: u64,
+    /// The client waits for none of the numbers up to this one, whether they were seen or not.
     acknowledged: u64,
     /// The highest number seen.
     highest: u64,
@@ -110,8 +122,10 @@ pub fn admit(
     };
     let forgotten_before = session.forgotten();
     session.last_used_ms = clock_ms;
-    // A client cannot have the reply to a number that was never seen.
-    session.acknowledged = session.acknowledged.max(request.acknowledged.min(session.highest));
+    // A client may give up a number that was never seen: if that comes late, it must not be executed over this one.
+    // But it has sent none that lies above both this one and all that were seen.
+    let sent = session.highest.max(request.sequence.saturating_sub(1));
+    session.acknowledged = session.acknowledged.max(request.acknowledged.min(sent));
     let kept = view.get(Family::State, &key::state::reply(store, request.session, request.sequence))?;
     let admission = match kept {
         Some(reply) => Admission::Answered(decode_outcome(reply)?),
@@ -134,7 +148,10 @@ pub fn keep(
     outcome: &Outcome,
 ) -> Result<(), EngineError> {
     let Some(mut session) = load(&*view, store, request.session)? else { return Ok(()) };
-    let reply = encode_outcome(outcome);
+    let mut reply = encode_outcome(outcome);
+    if reply.len() as u64 > KEPT_BYTES_MAX {
+        reply = forgotten_reply(outcome.revision);
+    }
     session.kept_bytes += reply.len() as u64;
     view.put(Family::State, key::state::reply(store, request.session, request.sequence), reply);
     if session.kept_bytes > KEPT_BYTES_MAX {
@@ -144,27 +161,33 @@ pub fn keep(
     Ok(())
 }
 
-/// Forgets the oldest outcomes until the others have room.
+/// Forgets the oldest replies that are not small until the others have room. Looks at [`WINDOW`] rows at most.
 fn crowd_out(view: &mut Overlay<'_>, store: StoreNumber, id: u64, session: &mut Session) -> Result<(), EngineError> {
-    let from = session.forgotten();
-    let (mut kept_bytes, mut last) = (session.kept_bytes, from);
-    try_scan(
-        &*view,
-        Family::State,
-        &key::state::replies(store, id, from, u64::MAX),
-        Order::Ascending,
-        |row, reply| {
-            if kept_bytes <= KEPT_BYTES_MAX {
-                return Ok(Visit::Stop);
-            }
-            last = key::state::decode_reply(row).ok_or(Malformed { what: "reply key" })?;
-            kept_bytes -= reply.len() as u64;
-            Ok(Visit::Next)
-        },
-    )?;
-    session.kept_bytes -= forget(view, store, id, from, last)?;
-    session.acknowledged = session.acknowledged.max(last);
+    let span = key::state::replies(store, id, session.forgotten(), u64::MAX);
+    let (mut kept_bytes, mut crowded_out) = (session.kept_bytes, Vec::new());
+    try_scan(&*view, Family::State, &span, Order::Ascending, |row, reply| {
+        if kept_bytes <= KEPT_BYTES_MAX {
+            return Ok(Visit::Stop);
+        }
+        if reply.len() > SMALL_BYTES_MAX {
+            let sequence = key::state::decode_reply(row).ok_or(Malformed { what: "reply key" })?;
+            let left = forgotten_reply(decode_outcome(Bytes::copy_from_slice(reply))?.revision);
+            kept_bytes -= (reply.len() - left.len()) as u64;
+            crowded_out.push((sequence, left));
+        }
+        Ok(Visit::Next)
+    })?;
+    for (sequence, left) in crowded_out {
+        view.put(Family::State, key::state::reply(store, id, sequence), left);
+    }
+    session.kept_bytes = kept_bytes;
     Ok(())
+}
+
+/// What is kept in the place of a reply that is too large: that its number was executed.
+fn forgotten_reply(revision: Revision) -> Vec<u8> {
+    let reason = UnknownReason::ReplyForgotten;
+    encode_outcome(&Outcome { revision, result: Err(Refusal::OutcomeUnknown { reason }) })
 }
 
 /// Opens the session `id`, after removing a few that have ended.
@@ -246,8 +269,6 @@ fn load(read: &dyn Read, store: StoreNumber, id: u64) -> Result<Option<Session>,
 
 #[cfg(test)]
 mod tests {
-    use trefoil_causality::Revision;
-
     use super::*;
     use crate::command::{Pair, Reply};
     use crate::engine::memory::MemoryEngine;
@@ -282,14 +303,23 @@ mod tests {
         rows
     }
 
-    #[test]
-    fn each_number_is_executed_once() {
+    /// Requests of a new session: sequence, acknowledged, and what must be done with it. Answers how many replies are
+    /// kept at the end.
+    fn play(steps: impl IntoIterator<Item = (u64, u64, Admission)>) -> usize {
         let engine = MemoryEngine::new();
         let mut view = Overlay::new(&engine);
         assert_eq!(opened(&mut view, &mut Head::empty(), 7), Ok(()));
+        for (place, (sequence, acknowledged, expected)) in steps.into_iter().enumerate() {
+            assert_eq!(request(&mut view, 0, sequence, acknowledged), expected, "step {place}: {sequence}");
+        }
+        rows(&view, &key::state::all_replies(STORE, 7))
+    }
+
+    #[test]
+    fn each_number_is_executed_once() {
         let below = Admission::Unknown(UnknownReason::BelowWindow);
         let again = |sequence| Admission::Answered(outcome(sequence));
-        for (place, (sequence, acknowledged, expected)) in [
+        let kept = play([
             (0, 0, below.clone()),
             (1, 0, Admission::Execute),
             (1, 0, again(1)),
@@ -297,7 +327,7 @@ mod tests {
             (2, 0, Admission::Execute),
             (2, 1, again(2)),
             (1, 0, below.clone()),
-            // An acknowledgement of what was never seen counts up to what was.
+            // An acknowledgement of what cannot have been sent counts up to what was.
             (3, 900, again(3)),
             (3, 0, below.clone()),
             (4, 0, Admission::Execute),
@@ -306,50 +336,93 @@ mod tests {
             (5, 0, Admission::Execute),
             (u64::MAX, 0, Admission::Execute),
             (u64::MAX, 0, again(u64::MAX)),
-            (4 + WINDOW, 0, below.clone()),
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            assert_eq!(request(&mut view, 0, sequence, acknowledged), expected, "step {place}: {sequence}");
-        }
-        assert_eq!(rows(&view, &key::state::all_replies(STORE, 7)), 1);
+            (4 + WINDOW, 0, below),
+        ]);
+        assert_eq!(kept, 1);
     }
 
     #[test]
-    fn large_outcomes_crowd_out_the_oldest() {
+    fn a_number_that_was_given_up_is_never_executed() {
+        let below = Admission::Unknown(UnknownReason::BelowWindow);
+        let kept = play([
+            (1, 0, Admission::Execute),
+            // It gives up 2, which was never seen and then comes late.
+            (3, 2, Admission::Execute),
+            (2, 0, below.clone()),
+            (9, 3, Admission::Execute),
+            // What lies below those seen may acknowledge all of them, and no more.
+            (5, 900, below.clone()),
+            (8, 0, below),
+            (10, 3, Admission::Execute),
+        ]);
+        assert_eq!(kept, 1);
+    }
+
+    /// A reply of a little more than `bytes`.
+    fn large(bytes: usize) -> Outcome {
+        let pair = Pair {
+            key: "k".into(),
+            value: vec![0; bytes].into(),
+            create_revision: Revision(1),
+            mod_revision: Revision(1),
+            version: 1,
+            lease: 0,
+        };
+        Outcome { revision: Revision(1), result: Ok(Reply::Put { previous: Some(pair) }) }
+    }
+
+    /// Which of the sequences still have their reply, after a look at what their session counts as kept.
+    fn with_replies(view: &Overlay<'_>, sequences: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        let reply = |sequence: &u64| {
+            let row = view.get(Family::State, &key::state::reply(STORE, 7, *sequence)).expect("memory does not fail");
+            row.expect("each executed sequence has a row")
+        };
+        let sequences: Vec<u64> = sequences.into_iter().collect();
+        let bytes: usize = sequences.iter().map(|sequence| reply(sequence).len()).sum();
+        let session = load(view, STORE, 7).expect("memory does not fail").expect("it is open");
+        assert_eq!(session.kept_bytes, bytes as u64, "the kept bytes of {sequences:?}");
+        assert!(session.kept_bytes <= KEPT_BYTES_MAX, "{sequences:?} have {bytes} bytes");
+        let has_reply = |sequence: &u64| decode_outcome(reply(sequence)).expect("a readable row").result.is_ok();
+        sequences.into_iter().filter(has_reply).collect()
+    }
+
+    #[test]
+    fn large_replies_are_forgotten_but_not_their_numbers() {
         let engine = MemoryEngine::new();
         let mut view = Overlay::new(&engine);
         assert_eq!(opened(&mut view, &mut Head::empty(), 7), Ok(()));
-        let large = |bytes: usize| {
-            let pair = Pair {
-                key: "k".into(),
-                value: vec![0; bytes].into(),
-                create_revision: Revision(1),
-                mod_revision: Revision(1),
-                version: 1,
-                lease: 0,
-            };
-            Outcome { revision: Revision(1), result: Ok(Reply::Put { previous: Some(pair) }) }
-        };
-        let third = KEPT_BYTES_MAX as usize / 3;
-        let below = Admission::Unknown(UnknownReason::BelowWindow);
-        for (sequence, bytes) in [(1, third), (2, third), (3, third), (4, KEPT_BYTES_MAX as usize), (5, 10)] {
+        let whole = KEPT_BYTES_MAX as usize;
+        let third = whole / 3;
+        // Sequence, bytes, and which sequences then have their reply.
+        let steps: [(u64, usize, &[u64]); 8] = [
+            (2, whole, &[]),
+            // It lies below one whose reply is forgotten.
+            (1, third, &[1]),
+            (3, 10, &[1, 3]),
+            (6, third, &[1, 3, 6]),
+            (5, third, &[3, 5, 6]),
+            (7, whole, &[3, 5, 6]),
+            (8, 2 * third, &[3, 8]),
+            (4, 10, &[3, 4, 8]),
+        ];
+        for (place, (sequence, bytes, expected)) in steps.into_iter().enumerate() {
             let request = RequestId { session: 7, sequence, acknowledged: 0 };
-            assert_eq!(admit(&mut view, STORE, 0, request).expect("memory does not fail"), Admission::Execute);
+            let admission = admit(&mut view, STORE, 0, request).expect("memory does not fail");
+            assert_eq!(admission, Admission::Execute, "{sequence}");
             keep(&mut view, STORE, request, &large(bytes)).expect("memory does not fail");
-            let kept = match sequence {
-                1 | 2 => sequence as usize,
-                3 => 2,
-                4 => 0,
-                _ => 1,
-            };
-            assert_eq!(rows(&view, &key::state::all_replies(STORE, 7)), kept, "after {sequence}");
+            let mut executed: Vec<u64> = steps[..=place].iter().map(|(sequence, ..)| *sequence).collect();
+            executed.sort_unstable();
+            assert_eq!(with_replies(&view, executed), expected, "after {sequence}");
         }
-        for sequence in 1..5 {
-            assert_eq!(request(&mut view, 0, sequence, 0), below, "{sequence}");
+        let reason = UnknownReason::ReplyForgotten;
+        let forgotten = Outcome { revision: Revision(1), result: Err(Refusal::OutcomeUnknown { reason }) };
+        for (sequence, bytes, _) in steps {
+            let kept = [3, 4, 8].contains(&sequence);
+            let expected = if kept { large(bytes) } else { forgotten.clone() };
+            assert_eq!(request(&mut view, 0, sequence, 0), Admission::Answered(expected), "{sequence}");
         }
-        assert_eq!(request(&mut view, 0, 5, 0), Admission::Answered(large(10)));
+        assert_eq!(request(&mut view, 0, 9, 8), Admission::Execute);
+        assert_eq!(with_replies(&view, [9]), [9], "acknowledged rows are gone");
     }
 
     #[test]

@@ -371,6 +371,7 @@ fn put_refusal(out: &mut Vec<u8>, refusal: &Refusal) {
             out.push(match reason {
                 UnknownReason::SessionEnded => 1,
                 UnknownReason::BelowWindow => 2,
+                UnknownReason::ReplyForgotten => 3,
             });
         }
         Refusal::TooManySessions { limit } => {
@@ -402,6 +403,7 @@ fn refusal(from: &mut Decoder) -> Result<Refusal, Malformed> {
             reason: match from.u8()? {
                 1 => UnknownReason::SessionEnded,
                 2 => UnknownReason::BelowWindow,
+                3 => UnknownReason::ReplyForgotten,
                 _ => return Err(from.malformed()),
             },
         },
@@ -474,6 +476,7 @@ mod tests {
             (4, Refusal::LeaseNotFound { lease: 7 }),
             (5, unknown(UnknownReason::SessionEnded)),
             (5, unknown(UnknownReason::BelowWindow)),
+            (5, unknown(UnknownReason::ReplyForgotten)),
             (6, Refusal::TooManySessions { limit: 10 }),
             (7, Refusal::TooManyKeys { limit: 10 }),
             (8, Refusal::AnswerTooLarge { limit: 10 }),
@@ -483,6 +486,12 @@ mod tests {
             let bytes = encode_outcome(&outcome);
             assert_eq!(bytes[..4], [FORMAT, 5, 2, tag], "{outcome:?}");
             assert_eq!(decode_outcome(bytes.into()), Ok(outcome));
+        }
+        for (tag, reason) in
+            [(1, UnknownReason::SessionEnded), (2, UnknownReason::BelowWindow), (3, UnknownReason::ReplyForgotten)]
+        {
+            let bytes = encode_outcome(&Outcome { revision: Revision(5), result: Err(unknown(reason)) });
+            assert_eq!(bytes[4..], [tag], "{reason:?}");
         }
     }
 }
