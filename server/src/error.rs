@@ -43,6 +43,9 @@ pub enum Error {
     Unsupported { op: &'static str, mode: Mode },
     #[error("no keyspace '{name}'")]
     NoSuchKeyspace { name: String },
+    /// In the words of the node it was handed on to: a gRPC code, a reason as `api/status.rs` has them, a message.
+    #[error("{why}")]
+    RefusedThere { code: i32, reason: String, why: String },
     #[error("{what} is exhausted: the limit is {limit}; try again later")]
     Exhausted { what: Cow<'static, str>, limit: u64 },
     #[error("a local read failed: {why}")]
@@ -68,7 +71,8 @@ impl Error {
             | Error::Malformed { .. }
             | Error::TooLarge { .. }
             | Error::Unsupported { .. }
-            | Error::NoSuchKeyspace { .. } => Outcome::Refused,
+            | Error::NoSuchKeyspace { .. }
+            | Error::RefusedThere { .. } => Outcome::Refused,
         }
     }
 }

@@ -46,6 +46,7 @@ use crate::node::Shared;
 use crate::peer::{AddressBook, Peers};
 use crate::raft::group::{Parts, RaftReplica};
 use crate::replica_record::ReplicaRecord;
+use crate::replication::leader::LONG_READS_MAX;
 use crate::replication::{Consistency, Replica};
 use crate::router::{LocalReplicas, Router};
 use crate::verify::{self, Comparison, Difference};
@@ -70,6 +71,8 @@ pub(crate) struct Membership {
     identity: Identity,
     router: Arc<Router>,
     rafts: Arc<ArcSwap<RaftReplicas>>,
+    /// Room for long reads, of all replicas.
+    long_reads: Arc<Semaphore>,
     line: WaitingLine,
     /// Committed position to reach before being ready, per replica, noted when its leader was first heard.
     goals: BTreeMap<ReplicaId, u64>,
@@ -108,6 +111,7 @@ impl Membership {
             identity,
             router,
             rafts,
+            long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)),
             line,
             goals: BTreeMap::new(),
             cleaning: None,
@@ -170,7 +174,7 @@ impl Membership {
                 raft.initialize(voters.iter().map(|voter| (voter.meta_replica(), voter.node)).collect()).await?;
             }
         }
-        let started = Replica::start(record.mode, raft.clone())?;
+        let started = Replica::start(record.mode, raft.clone(), self.long_reads.clone())?;
         insert(&self.rafts, replica, raft);
         insert(&self.router.replicas, record.partition, Arc::new(started));
         Ok(())
@@ -450,9 +454,10 @@ impl Membership {
 /// Links to the other founders, which begin to be made at once: a call without a connection fails.
 fn links(shared: &Shared, record: &FoundingRecord, identity: Identity, runs: Vec<u64>) -> anyhow::Result<Arc<Peers>> {
     let founders = || record.founders.iter().filter(|founder| founder.node != identity.node);
-    let met = founders().map(|founder| (founder.node, founder.storage));
-    let acquaintances = Acquaintances::open(identity, runs, shared.engine.as_ref(), shared.writer.clone(), met)?;
+    let storages = founders().map(|founder| (founder.node, founder.storage)).collect();
     let map = Arc::new(ArcSwap::from_pointee(ClusterMap::unknown(identity.cluster)));
+    let (engine, writer) = (shared.engine.as_ref(), shared.writer.clone());
+    let acquaintances = Acquaintances::open(identity, runs, engine, writer, storages, map.clone())?;
     let hints = founders().map(|founder| (founder.node, hint(&shared.config, founder))).collect();
     let peers = Peers::new(Arc::new(acquaintances), Arc::new(AddressBook { map, hints }));
     founders().for_each(|founder| peers.keep_link(founder.node));

@@ -43,6 +43,8 @@ use crate::stores::Stores;
 use crate::writer::{Fatal, ManifestNotes, Writer};
 
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
+/// Requests at a time on one connection of a peer: those it hands on, and its streams.
+const PEER_STREAMS_MAX: u32 = 32_768;
 /// Connections of peers at a time.
 const PEER_CONNECTIONS_MAX: usize = 256;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -229,6 +231,7 @@ impl Shared {
         let router = Server::builder()
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20)
+            .max_concurrent_streams(PEER_STREAMS_MAX)
             .http2_keepalive_interval(Some(crate::peer::KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(crate::peer::KEEP_ALIVE_TIMEOUT))
             .add_service(peer);

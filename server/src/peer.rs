@@ -120,12 +120,13 @@ impl Peers {
 
     /// Whether there is a connection to `node` now: a hint, never a decision.
     pub fn connected(&self, node: NodeId) -> bool {
-        self.link(node).connected.load(Ordering::Relaxed) > 0
+        self.known_link(node).is_some_and(|link| link.connected.load(Ordering::Relaxed) > 0)
     }
 
     /// Why there is no connection to `node`; empty when there is one, or none was tried yet.
     pub fn disconnected_because(&self, node: NodeId) -> String {
-        self.link(node).why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let link = self.known_link(node);
+        link.map(|link| link.why.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
     }
 
     /// A connection of its own, for bulk or single calls.
@@ -145,6 +146,10 @@ impl Peers {
         let link = self.link(node);
         let client = link.client.lock().unwrap_or_else(PoisonError::into_inner).clone();
         client.ok_or_else(|| CallError::Unreachable { node, why: "not connected".into() })
+    }
+
+    fn known_link(&self, node: NodeId) -> Option<Arc<Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned()
     }
 
     fn link(&self, node: NodeId) -> Arc<Link> {

@@ -157,11 +157,12 @@ fn unavailable(why: String) -> Error {
 }
 
 /// What a peer has refused, as if it had been refused here.
-fn refusal(Refused { kind, why, limit }: Refused) -> Error {
+fn refusal(Refused { kind, why, limit, code, reason }: Refused) -> Error {
     match refused::Kind::try_from(kind) {
         Ok(refused::Kind::Deadline) => Error::DeadlinePassed,
         Ok(refused::Kind::Exhausted) => Error::Exhausted { what: why.into(), limit },
         Ok(refused::Kind::Broken) => Error::Broken { why },
+        Ok(refused::Kind::Refused) => Error::RefusedThere { code, reason, why },
         // A kind this version does not know is none that did anything either.
         Ok(refused::Kind::Unavailable) | Err(_) => Error::Unavailable { why },
     }

@@ -7,6 +7,7 @@ pub mod leader;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use trefoil_causality::Revision;
 use trefoil_placement::Mode;
 use trefoil_store::command::{Command, Outcome, RangeOp, RangeReply, RequestId};
@@ -48,13 +49,13 @@ pub struct Answer {
 }
 
 impl Replica {
-    /// A replica of the given mode over a running Raft replica.
+    /// A replica of the given mode over a running Raft replica, with the node's room for long reads.
     ///
     /// # Errors
     /// The mode is not there yet.
-    pub fn start(mode: Mode, raft: Arc<RaftReplica>) -> Result<Replica, Error> {
+    pub fn start(mode: Mode, raft: Arc<RaftReplica>, long_reads: Arc<Semaphore>) -> Result<Replica, Error> {
         match mode {
-            Mode::Leader => Ok(Replica::Leader(LeaderReplica::start(raft))),
+            Mode::Leader => Ok(Replica::Leader(LeaderReplica::start(raft, long_reads))),
             Mode::MultiLeader | Mode::Leaderless => Err(Error::Unsupported { op: "a replica", mode }),
         }
     }

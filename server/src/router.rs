@@ -1,8 +1,11 @@
-//! From a keyspace's name to the replica that answers: here, or after exactly one forward.
+//! From a keyspace's name to the replica that answers: here, or on the node that leads.
 //!
-//! A request that arrived from a client may be handed on once, to the node that leads; one that was handed on is
-//! answered or refused. A refusal that brings a newer placement row is tried once more by that row. The map is a
-//! snapshot: a request never waits for metadata.
+//! A request that arrived from a client is handed on to the leader. On a node without a replica it goes to a holder, and
+//! if that one names a leader, to the leader. One that was handed on is answered or refused. A refusal that brings a
+//! newer placement row is tried once more by that row. The map is a snapshot: only a request that goes by a newer row
+//! than it has waits for `_meta`, for a bounded time.
+//!
+//! Invariant: a write is sent a second time only when the first one was refused with nothing done.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -244,7 +247,8 @@ impl Router {
         if epoch_here() >= epoch {
             return Ok(());
         }
-        let mut refreshing = self.refreshing.lock().await;
+        let refreshing = clock::timeout_at(deadline, self.refreshing.lock()).await;
+        let mut refreshing = refreshing.map_err(|_| Error::DeadlinePassed)?;
         if epoch_here() >= epoch || refreshing.is_some_and(|silent| silent.elapsed() < REFRESH_PAUSE) {
             return Ok(());
         }

@@ -1,17 +1,20 @@
 //! What the peer port believes, and whom it answers.
 //!
 //! A stranger, which is a node id nobody has met, makes opening words of what is public, is believed at first contact,
-//! and then says one thing at a time. Each test is a table of what it says and what it is answered. All votes are of
-//! term 0 and all commands only read, so that nothing changes. Where the end of a connection matters, a relay carries
-//! its bytes and sees which side hangs up.
+//! and then says one thing at a time. A node of the cluster says its opening words to such a stranger; killed, it is
+//! spoken for with the same words. Each test is a table of what is said and what it is answered. All votes are of term 0
+//! and all commands only read, so that nothing changes. Where the end of a connection matters, a relay carries its bytes
+//! and sees which side hangs up.
 //!
 //! Invariants:
 //!
 //! * Every wait is bounded. Only what depends on who leads, or on `_meta` answering in time, is asked again.
 //! * Replicas, nodes and epochs are those of a map that all nodes have and that no longer changes.
 //!
-//! Left out: which opening words are believed (the server's own tests), random messages (`cluster_10/typed.rs`), and
-//! snapshots.
+//! Left out: which opening words are believed (the server's own tests), random messages, and snapshots beyond their
+//! opening words (`cluster_10/typed.rs`).
+
+mod asks;
 
 use std::time::Duration;
 
@@ -22,18 +25,18 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
-use trefoil_client::{KeyspaceId, NodeId, PartitionId, ReplicaId, Revision};
+use trefoil_client::{KeyspaceId, NodeId, PartitionId, ReplicaId};
 use trefoil_proto::peer::message::Body;
 use trefoil_proto::peer::peer_client::PeerClient;
 use trefoil_proto::peer::{
-    AppendRequest, Caller, DigestReply, DigestRequest, Failure, Frame, Hello, Introduction, Message, NewerRow,
-    ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, TransferRequest, Vote, VoteRequest, digest_reply,
-    propose_reply, read_index_reply,
+    AppendRequest, Caller, Failure, Frame, Hello, Introduction, Message, NewerRow, SnapshotChunk, TransferRequest,
+    Vote, VoteRequest,
 };
 use trefoil_proto::v1::cluster_client::ClusterClient;
 use trefoil_proto::v1::{MapRequest, MapResponse, PlacementRow};
 use trefoil_world::{clock, net, task};
 
+use self::asks::{ASKS, Answer, Ask, How};
 use crate::cluster::Cluster;
 use crate::raw::{self, bounded};
 use crate::scenario::{Scenario, beside_others};
@@ -41,14 +44,15 @@ use crate::wait::until;
 
 /// A node id that is in no map.
 const STRANGER: NodeId = NodeId(77_777);
-/// Run ids of the stranger's starts.
-const RUNS: [u64; 2] = [7, 8];
-/// A replica neither map nor group knows.
+/// Replicas neither map nor group knows: one is newer than both, the other is older than any there has been.
 const UNKNOWN: ReplicaId = ReplicaId(999);
+const NEVER_MADE: ReplicaId = ReplicaId(0);
+/// The node that is killed and spoken for.
+const KILLED: usize = 2;
+/// How a stranger is refused.
+const NOT_IN_MAP: &str = "refused: node 77777 is not in the map: only Raft messages are taken from it";
 /// An epoch no placement reaches here.
 const FAR_EPOCH: u64 = 10_000;
-/// The encoded command that reads the key `k`.
-const READ: &[u8] = &[1, 1, 1, 1, b'k', 1, 0, 0, 0, 0, 0, 0];
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
@@ -67,7 +71,7 @@ async fn a_node_speaks_only_for_its_own_replicas() {
     let theirs = replica_on(&map, KeyspaceId::DEFAULT, two);
     let of_meta = replica_on(&map, KeyspaceId::META, two);
     let peer = raw::connected(&cluster.nodes[0].peer).await;
-    let mut stream = believed(&peer, hello(&map, one, 1)).await;
+    let mut stream = believed(&peer, stranger(&map, one)).await;
     // From, to, whose vote it brings, and what every message of that kind is answered with.
     let cases = [
         (theirs, mine, theirs, format!("{theirs} lives on {two}, not on {STRANGER}")),
@@ -75,6 +79,7 @@ async fn a_node_speaks_only_for_its_own_replicas() {
         (UNKNOWN, mine, theirs, format!("{UNKNOWN} speaks as {theirs}")),
         (theirs, mine, UNKNOWN, format!("{theirs} speaks as {UNKNOWN}")),
         (UNKNOWN, UNKNOWN, UNKNOWN, format!("no replica {UNKNOWN} here")),
+        (NEVER_MADE, mine, NEVER_MADE, format!("{NEVER_MADE} is not known here")),
     ];
     for (from, to, voter, reason) in cases {
         for body in questions(voter, to) {
@@ -121,34 +126,71 @@ async fn expect_heard(stream: &mut RaftStream, to: ReplicaId) {
 async fn only_a_met_node_is_answered() {
     Scenario::begin("peer_port::only_a_met_node_is_answered");
     let _turn = beside_others().await;
-    let cluster = Cluster::form(3, &[]).await;
+    let mut cluster = Cluster::form(3, &[]).await;
     let map = settled_map(&cluster).await;
     let (one, two) = (node_of(&map, "n1"), node_of(&map, "n2"));
     let peer = raw::connected(&cluster.nodes[0].peer).await;
-    let (first, second) = (caller(&map, 1, 0), caller(&map, 2, 0));
+    let words = Hello { to_node_id: one.0, ..words_of_killed(&mut cluster, &map).await };
+    let next = next_start(&words);
+    let (first, second, unknown) = (caller(&words, 0), caller(&next, 0), caller(&stranger(&map, one), 0));
     let nobody = Expected::Denied(Code::InvalidArgument, "it does not say who asks");
     let not_met = Expected::Denied(Code::PermissionDenied, "was not met, or another one since");
     let not_ours = Expected::Denied(Code::PermissionDenied, "refused: this node is of cluster ");
-    expect_each(&peer, [("nobody", None, nobody), ("the stranger before its words", Some(first.clone()), not_met)])
-        .await;
-    let _first = believed(&peer, hello(&map, one, 1)).await;
+    let not_in_map = Expected::Denied(Code::PermissionDenied, NOT_IN_MAP);
+    let asks = [("nobody", None, nobody), ("the stranger before its words", Some(unknown.clone()), not_met)];
+    expect_each(&peer, asks).await;
+    let _stranger = believed(&peer, stranger(&map, one)).await;
+    let _first = believed(&peer, words.clone()).await;
     let asks = [
         ("nobody, once somebody was met", None, nobody),
-        ("the stranger", Some(first.clone()), Expected::Answered),
+        ("the stranger", Some(unknown.clone()), not_in_map),
+        ("a node nobody met", Some(Caller { node_id: STRANGER.0 + 1, ..unknown }), not_met),
+        ("the member", Some(first.clone()), Expected::Answered),
         ("it in another cluster", Some(Caller { cluster_id: other_cluster(), ..first.clone() }), not_ours),
         ("it without a cluster", Some(Caller { cluster_id: Bytes::new(), ..first.clone() }), not_ours),
-        ("a node nobody met", Some(Caller { node_id: STRANGER.0 + 1, ..first.clone() }), not_met),
         ("it in a start nobody met", Some(second.clone()), not_met),
-        ("a founder, in a run of the stranger's", Some(Caller { node_id: two.0, ..first.clone() }), not_met),
+        ("another member, in a run of this one's", Some(Caller { node_id: two.0, ..first.clone() }), not_met),
         ("the asked node itself", Some(Caller { node_id: one.0, ..first.clone() }), not_met),
     ];
     expect_each(&peer, asks).await;
-    let _second = believed(&peer, hello(&map, one, 2)).await;
+    expect_no_snapshot(&peer, stranger(&map, one), (Code::PermissionDenied, NOT_IN_MAP)).await;
+    expect_no_snapshot(&peer, words, (Code::InvalidArgument, "a snapshot begins with its head")).await;
+    let _second = believed(&peer, next).await;
     let asks = [
-        ("the stranger in its second start", Some(second), Expected::Answered),
-        ("it in its first one still", Some(first), not_met),
+        ("the member in its next start", Some(second), Expected::Answered),
+        ("it in the one before still", Some(first), not_met),
     ];
     expect_each(&peer, asks).await;
+}
+
+/// What the node that is to be killed says of itself before it is. Its position may have grown since: within one start
+/// its words overtake each other.
+async fn words_of_killed(cluster: &mut Cluster, map: &MapResponse) -> Hello {
+    let node = &cluster.nodes[KILLED];
+    let peer = raw::connected(&node.peer).await;
+    let words = words_of(&peer, stranger(map, node_of(map, &node.name))).await;
+    cluster.kill(KILLED).await;
+    words
+}
+
+/// The words of the next start of who said these. Nobody has heard of a later position of it.
+fn next_start(words: &Hello) -> Hello {
+    let mut next = Hello { start_count: words.start_count + 1, position: u64::MAX, ..words.clone() };
+    next.runs.push(run_of(words).wrapping_add(1));
+    next
+}
+
+/// A snapshot that begins with these words and ends with them is refused so.
+async fn expect_no_snapshot(peer: &Channel, words: Hello, (code, why): (Code, &str)) {
+    let said = format!("{words:?}");
+    let chunks = stream::iter([SnapshotChunk { hello: Some(words), ..SnapshotChunk::default() }]);
+    match PeerClient::new(peer.clone()).snapshot(bounded(chunks, ATTEMPT_MAX)).await {
+        Ok(done) => panic!("expected a snapshot without a head to be refused, of {said}: {done:?}"),
+        Err(status) => assert!(
+            status.code() == code && status.message() == why,
+            "expected a snapshot of {said} to be refused by {code:?} '{why}': {status:?}"
+        ),
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -191,12 +233,14 @@ async fn expect_answered(peer: &Channel, who: &str, ask: Ask, caller: &Option<Ca
 async fn epochs() {
     Scenario::begin("peer_port::epochs");
     let _turn = beside_others().await;
-    let cluster = Cluster::form(3, &[]).await;
+    let mut cluster = Cluster::form(3, &[]).await;
     let map = settled_map(&cluster).await;
+    let words = words_of_killed(&mut cluster, &map).await;
     let mut peers = Vec::new();
-    for node in &cluster.nodes {
+    for node in &cluster.nodes[..KILLED] {
         let peer = raw::connected(&node.peer).await;
-        let stream = believed(&peer, hello(&map, node_of(&map, &node.name), 1)).await;
+        let to_node_id = node_of(&map, &node.name).0;
+        let stream = believed(&peer, Hello { to_node_id, ..words.clone() }).await;
         peers.push((peer, stream));
     }
     let row = row_of(&map, KeyspaceId::DEFAULT);
@@ -213,7 +257,7 @@ async fn epochs() {
     for (epoch, refusal, brings) in cases {
         for ask in ASKS {
             let expected = refusal.clone().map_or(ask.at_follower(), How::Refused);
-            let answer = ask_follower(&cluster, &peers, ask, &caller(&map, 1, epoch), &expected).await;
+            let answer = ask_follower(&cluster, &peers, ask, &caller(&words, epoch), &expected).await;
             println!("{ask:?} by epoch {epoch} of {newest}: {answer:?}");
             if answer.how != How::Done {
                 let what = format!("expected {ask:?} by epoch {epoch} to bring (left) what is newer than that (right)");
@@ -234,7 +278,8 @@ async fn ask_follower(
 ) -> Answer {
     let mut last = None;
     until(&format!("{expected:?} as the answer to {ask:?} of {caller:?}"), PATIENCE, async || {
-        let (follower, _) = &peers[cluster.follower().await];
+        // One of those that run, which come first.
+        let (follower, _) = &peers[(cluster.leader().await + 1) % peers.len()];
         let answer = ask.put_to(follower, Some(caller.clone())).await;
         let answer =
             answer.unwrap_or_else(|status| panic!("expected {ask:?} of {caller:?} to be answered: {status:?}"));
@@ -266,8 +311,8 @@ async fn a_connection_without_opening_words_is_closed() {
     let (address, one) = (&cluster.nodes[0].peer, node_of(&map, "n1"));
     // Dialled first, so that the node's patience with it ends before that with the others.
     let (peer, kept) = relayed(address).await;
-    let mut stream = believed(&peer, hello(&map, one, 1)).await;
-    let wrong = Hello { cluster_id: other_cluster(), ..hello(&map, one, 1) };
+    let mut stream = believed(&peer, stranger(&map, one)).await;
+    let wrong = Hello { cluster_id: other_cluster(), ..stranger(&map, one) };
     let mut others = Vec::new();
     for (what, words) in [("no opening words", None), ("opening words nobody believes", Some(wrong))] {
         let (peer, end) = relayed(address).await;
@@ -325,6 +370,8 @@ struct RaftStream {
     outgoing: mpsc::Sender<Frame>,
     incoming: Streaming<Frame>,
     asked: u64,
+    /// The node's own opening words.
+    said: Hello,
 }
 
 /// Opens a stream by `words`.
@@ -337,14 +384,19 @@ async fn open(peer: &Channel, words: Hello) -> Result<RaftStream, Status> {
     let mut incoming = in_time("an answer to opening words", client.raft(frames)).await?.into_inner();
     let first = in_time("the node's opening words", incoming.message()).await?;
     let said = first.and_then(|frame| frame.hello);
-    assert!(said.is_some(), "expected the first frame of a stream that was accepted to be the node's opening words");
-    Ok(RaftStream { outgoing, incoming, asked: 0 })
+    let said = said.expect("a node's opening words in the first frame of a stream that it accepted");
+    Ok(RaftStream { outgoing, incoming, asked: 0, said })
 }
 
 /// As [`open`], by words that are believed.
 async fn believed(peer: &Channel, words: Hello) -> RaftStream {
     let said = format!("{words:?}");
     open(peer, words).await.unwrap_or_else(|status| panic!("expected {said} to be believed: {status:?}"))
+}
+
+/// What a node says of itself to whoever opens a stream by words that it believes.
+pub async fn words_of(peer: &Channel, asker: Hello) -> Hello {
+    believed(peer, asker).await.said
 }
 
 impl RaftStream {
@@ -378,109 +430,17 @@ async fn in_time<T>(what: &str, coming: impl Future<Output = T>) -> T {
     come.unwrap_or_else(|_| panic!("expected within {ATTEMPT_MAX:?}: {what}"))
 }
 
-/// A question beside the Raft stream, about `default`.
-#[derive(Clone, Copy, Debug)]
-enum Ask {
-    Propose,
-    ReadIndex,
-    Digest,
-}
-
-const ASKS: [Ask; 3] = [Ask::Propose, Ask::ReadIndex, Ask::Digest];
-
-/// What came of a question.
-#[derive(Debug)]
-struct Answer {
-    how: How,
-    newer: Option<NewerRow>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum How {
-    Done,
-    NotLeader,
-    /// For this reason.
-    Refused(String),
-}
-
-impl How {
-    /// Whether it is of the expected kind, and for a reason with the expected words in it.
-    fn is_like(&self, expected: &How) -> bool {
-        match (self, expected) {
-            (How::Refused(reason), How::Refused(words)) => reason.contains(words),
-            (this, expected) => this == expected,
-        }
-    }
-}
-
-impl Ask {
-    /// What a replica that does not lead says, if it is not refused.
-    fn at_follower(self) -> How {
-        match self {
-            Ask::Propose | Ask::ReadIndex => How::NotLeader,
-            Ask::Digest => How::Done,
-        }
-    }
-
-    async fn put_to(self, peer: &Channel, caller: Option<Caller>) -> Result<Answer, Status> {
-        let mut peer = PeerClient::new(peer.clone());
-        let (keyspace_id, deadline_ms) = (KeyspaceId::DEFAULT.0, ATTEMPT_MAX.as_millis() as u64);
-        match self {
-            Ask::Propose => {
-                let command = Bytes::from_static(READ);
-                let ask = ProposeRequest { caller, keyspace_id, command, deadline_ms, ..ProposeRequest::default() };
-                peer.propose(bounded(ask, ATTEMPT_MAX)).await.map(|reply| proposed(reply.into_inner()))
-            }
-            Ask::ReadIndex => {
-                let ask = ReadIndexRequest { caller, keyspace_id, partition: 0, deadline_ms };
-                peer.read_index(bounded(ask, ATTEMPT_MAX)).await.map(|reply| indexed(reply.into_inner()))
-            }
-            Ask::Digest => {
-                let ask = DigestRequest { caller, keyspace_id, partition: 0, revision: Revision::EMPTY.0 };
-                peer.digest(bounded(ask, ATTEMPT_MAX)).await.map(|reply| digested(reply.into_inner()))
-            }
-        }
-    }
-}
-
-fn proposed(ProposeReply { reply, newer }: ProposeReply) -> Answer {
-    let how = match reply.expect("an answer that says something") {
-        propose_reply::Reply::Outcome(_) => How::Done,
-        propose_reply::Reply::NotLeader(_) => How::NotLeader,
-        propose_reply::Reply::Unknown(why) => panic!("expected a read to have an outcome: {why}"),
-        propose_reply::Reply::Refused(refused) => How::Refused(refused.why),
-    };
-    Answer { how, newer }
-}
-
-fn indexed(ReadIndexReply { reply, newer }: ReadIndexReply) -> Answer {
-    let how = match reply.expect("an answer that says something") {
-        read_index_reply::Reply::Index(_) => How::Done,
-        read_index_reply::Reply::NotLeader(_) => How::NotLeader,
-        read_index_reply::Reply::Refused(refused) => How::Refused(refused.why),
-    };
-    Answer { how, newer }
-}
-
-fn digested(DigestReply { reply, newer }: DigestReply) -> Answer {
-    let how = match reply.expect("an answer that says something") {
-        digest_reply::Reply::Digest(_) => How::Done,
-        digest_reply::Reply::Refused(refused) => How::Refused(refused.why),
-    };
-    Answer { how, newer }
-}
-
-/// The stranger's opening words to `to`, after so many starts.
-fn hello(map: &MapResponse, to: NodeId, starts: usize) -> Hello {
+/// The stranger's opening words to `to`.
+fn stranger(map: &MapResponse, to: NodeId) -> Hello {
     Hello {
         cluster_id: map.cluster_id.clone(),
         node_id: STRANGER.0,
         storage_id: Bytes::from_static(&[7; 16]),
-        start_count: starts as u64,
+        start_count: 1,
         protocol_min: 1,
         protocol_max: 1,
         to_node_id: to.0,
-        runs: RUNS[..starts].to_vec(),
+        runs: vec![7],
         position: 0,
     }
 }
@@ -490,13 +450,18 @@ fn other_cluster() -> Bytes {
     Bytes::from_static(&[9; 16])
 }
 
-/// The stranger after so many starts, going by `epoch`.
-fn caller(map: &MapResponse, starts: usize, epoch: u64) -> Caller {
-    Caller { cluster_id: map.cluster_id.clone(), node_id: STRANGER.0, run: RUNS[starts - 1], epoch }
+/// Whoever says these opening words, going by `epoch`.
+fn caller(words: &Hello, epoch: u64) -> Caller {
+    Caller { cluster_id: words.cluster_id.clone(), node_id: words.node_id, run: run_of(words), epoch }
+}
+
+/// The run id of the start that says these words.
+fn run_of(words: &Hello) -> u64 {
+    *words.runs.last().expect("opening words with the run of their own start")
 }
 
 /// The map, once every node has the same one and every replica is live: nothing changes it from then on.
-async fn settled_map(cluster: &Cluster) -> MapResponse {
+pub async fn settled_map(cluster: &Cluster) -> MapResponse {
     let mut nodes = Vec::new();
     for node in &cluster.nodes {
         nodes.push(ClusterClient::new(raw::connected(&node.client).await));

@@ -10,6 +10,7 @@ use trefoil_store::command::{
 use trefoil_store::engine::successor;
 use trefoil_store::mvcc::Invalid;
 
+use crate::api::status;
 use crate::error::Error;
 use crate::replication::{Consistency, Effective};
 
@@ -22,21 +23,25 @@ fn malformed(field: &'static str, why: &str) -> Error {
 /// Why nothing was done, for the node that handed the request on.
 pub fn refused(error: Error) -> peer::Refused {
     use peer::refused::Kind;
-    let (kind, why, limit) = match error {
-        Error::Unavailable { why } => (Kind::Unavailable, why, 0),
-        Error::DeadlinePassed => (Kind::Deadline, String::new(), 0),
-        Error::Exhausted { what, limit } => (Kind::Exhausted, what.into_owned(), limit),
-        Error::Broken { why } => (Kind::Broken, why, 0),
-        error @ (Error::NotLeader { .. }
-        | Error::Unknown { .. }
-        | Error::Refused(_)
+    let plain = |kind: Kind, why: String| peer::Refused { kind: kind.into(), why, ..peer::Refused::default() };
+    match error {
+        Error::Unavailable { why } => plain(Kind::Unavailable, why),
+        Error::DeadlinePassed => plain(Kind::Deadline, String::new()),
+        Error::Exhausted { what, limit } => peer::Refused { limit, ..plain(Kind::Exhausted, what.into_owned()) },
+        Error::Broken { why } => plain(Kind::Broken, why),
+        error @ (Error::NotLeader { .. } | Error::Unknown { .. }) => plain(Kind::Unavailable, error.to_string()),
+        error @ (Error::Refused(_)
         | Error::Invalid(_)
         | Error::Malformed { .. }
         | Error::TooLarge { .. }
         | Error::Unsupported { .. }
-        | Error::NoSuchKeyspace { .. }) => (Kind::Unavailable, error.to_string(), 0),
-    };
-    peer::Refused { kind: kind.into(), why, limit }
+        | Error::NoSuchKeyspace { .. }
+        | Error::RefusedThere { .. }) => {
+            let (code, reason) = status::code(&error);
+            let reason = reason.to_owned();
+            peer::Refused { code: code.into(), reason, ..plain(Kind::Refused, error.to_string()) }
+        }
+    }
 }
 
 /// The request id, when the header has one.

@@ -1,4 +1,12 @@
 //! The `Kv` service: convert, call the router, convert back.
+//!
+//! Size, header, deadline and disk space are checked before anything is done; what is checked needs no state. A scan
+//! pins one state and streams it in chunks by a task of its own, as fast as its reader takes them.
+//!
+//! Invariants:
+//!
+//! * Bytes of requests in hand are counted from their arrival to their answer, and bounded.
+//! * All chunks of a scan are of one revision.
 
 use std::pin::Pin;
 use std::sync::Arc;

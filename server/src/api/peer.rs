@@ -1,4 +1,14 @@
 //! The `Peer` service: what other nodes ask of this one.
+//!
+//! A stream of Raft messages and a snapshot begin with opening words, which are believed or refused before anything else
+//! is read. The other questions name a start of a node whose opening words were believed; each is converted, answered by
+//! the local replica, and never handed on.
+//!
+//! Invariants:
+//!
+//! * From a node that is neither a founder nor in the map nothing but Raft messages is taken.
+//! * Of each peer only the start that was met last is heard, and only for the replicas that live there.
+//! * A snapshot's rows are swept only after the last of them was written.
 
 mod voice;
 
@@ -14,14 +24,14 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{Span, info, warn};
+use tracing::{Instrument, Span, info, warn};
 use trefoil_causality::{ReplicaId, Revision};
 use trefoil_placement::{Epoch, KeyspaceId, NodeId, PartitionId};
 use trefoil_proto::peer::peer_server::Peer;
 use trefoil_proto::peer::{
     Caller, Digest, DigestReply, DigestRequest, Failure, Frame, Introduction, IntroductionReply, Message, NewerRow,
     NotLeader, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest, SnapshotChunk, SnapshotDone,
-    digest_reply, message::Body, propose_reply, read_index_reply,
+    SnapshotHead, Vote, digest_reply, message::Body, propose_reply, read_index_reply,
 };
 use trefoil_store::command::{Command, Op, Outcome, Reply, RequestId, decode_command, encode_outcome};
 use trefoil_store::key::StoreNumber;
@@ -131,6 +141,34 @@ impl PeerService {
     fn member(&self) -> Result<Arc<Member>, Status> {
         self.member.load_full().ok_or_else(|| Status::unavailable("this node is not a member of a cluster yet"))
     }
+
+    /// Nothing but Raft messages is taken from a node that is neither a founder nor in the map.
+    fn in_cluster(&self, member: &Member, node: NodeId) -> Result<(), Status> {
+        let founding = self.founding.load();
+        let founder =
+            founding.as_ref().is_some_and(|record| record.founders.iter().any(|founder| founder.node == node));
+        match founder || member.router.map.load().nodes.contains_key(&node) {
+            true => Ok(()),
+            false => Err(denied(format!("{node} is not in the map: only Raft messages are taken from it"))),
+        }
+    }
+
+    /// Believes a caller that is of the cluster and whose opening words were believed on its Raft connection, in its
+    /// latest start.
+    fn asked(&self, member: &Member, caller: Option<&Caller>, keyspace: u32, partition: u32) -> Result<Asked, Status> {
+        let caller = caller.ok_or_else(|| Status::invalid_argument("it does not say who asks"))?;
+        let me = member.acquaintances.me();
+        if caller.cluster_id.as_ref() != me.cluster.0.to_be_bytes() {
+            return Err(denied(format!("this node is of cluster {}", me.cluster)));
+        }
+        let node = NodeId(caller.node_id);
+        if !member.acquaintances.knows(node, caller.run) {
+            return Err(denied(format!("this start of {node} was not met, or another one since")));
+        }
+        self.in_cluster(member, node)?;
+        let partition = PartitionId { keyspace: KeyspaceId(keyspace), index: partition };
+        Ok(Asked { partition, epoch: Epoch(caller.epoch) })
+    }
 }
 
 #[tonic::async_trait]
@@ -170,48 +208,27 @@ impl Peer for PeerService {
         let from = member.acquaintances.meet(&hello).await;
         let from = from.map_err(|refused| refusal(&refused))?;
         believed.note();
-        let founders = self.founding.load();
-        let founder =
-            founders.as_ref().is_some_and(|record| record.founders.iter().any(|founder| founder.node == from));
-        if !founder && !member.router.map.load().nodes.contains_key(&from) {
-            return Err(Status::permission_denied(format!(
-                "{from} is not in the map: only Raft messages are taken from it"
-            )));
-        }
+        self.in_cluster(&member, from)?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot begins with its head"))?;
         let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();
         let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;
         let sender = head.vote.map(|vote| ReplicaId(vote.replica));
         let sender = sender.ok_or_else(|| Status::invalid_argument("the snapshot has no vote"))?;
-        match home(&member, &raft, sender).map_err(Status::permission_denied)? {
-            Some(node) if node != from => {
-                return Err(Status::permission_denied(format!("{sender} lives on {node}, not on {from}")));
-            }
+        match home(&member, &raft, sender).map_err(denied)? {
+            Some(node) if node != from => return Err(denied(format!("{sender} lives on {node}, not on {from}"))),
             Some(_) | None => {}
         }
-        let ending = |error: crate::writer::Ending| Status::unavailable(error.to_string());
-        let turn = raft.receive_next();
-        let rows = raft.stores().receive().await.map_err(ending)?;
-        let (partition, replica) = (raft.partition, raft.replica);
-        self.span.in_scope(|| info!(%partition, %replica, "receiving a snapshot from {from}"));
-        let received = receive(&raft, turn, rows.store(), chunks).await;
-        let installed = match received {
-            Ok(()) => raft.install(head, rows).await.map_err(Status::internal),
-            Err(status) => Err(status),
-        };
-        match installed {
-            Ok(vote) => Ok(Response::new(SnapshotDone { vote: Some(vote) })),
-            Err(status) => {
-                self.span.in_scope(|| warn!(%partition, %replica, "snapshot not installed: {}", status.message()));
-                Err(status)
-            }
-        }
+        // Beside the call: a call that is cut off must not drop rows while some of them are being written.
+        let install = install(raft, from, head, chunks).instrument(self.span.clone());
+        let installed = trefoil_world::task::spawn(install).await;
+        let vote = installed.map_err(|error| Status::internal(error.to_string()))??;
+        Ok(Response::new(SnapshotDone { vote: Some(vote) }))
     }
 
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let asked = asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let asked = self.asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
         let reply = match propose(&member, &asked, ask).await {
             Ok(outcome) => propose_reply::Reply::Outcome(encode_outcome(&outcome).into()),
             Err(Error::NotLeader { leader }) => propose_reply::Reply::NotLeader(not_leader(leader)),
@@ -225,7 +242,7 @@ impl Peer for PeerService {
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let asked = asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let asked = self.asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
         let reply = match read_index(&member, &asked, clock::now() + Duration::from_millis(ask.deadline_ms)).await {
             Ok(index) => read_index_reply::Reply::Index(index),
             Err(Error::NotLeader { leader }) => read_index_reply::Reply::NotLeader(not_leader(leader)),
@@ -238,7 +255,7 @@ impl Peer for PeerService {
     async fn digest(&self, request: Request<DigestRequest>) -> Result<Response<DigestReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let asked = asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let asked = self.asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
         let reply = match digest(&member, &asked, Revision(ask.revision)).await {
             Ok(Content { keys, sum }) => digest_reply::Reply::Digest(Digest { keys, sum }),
             Err(error) => digest_reply::Reply::Refused(convert::refused(error)),
@@ -262,6 +279,10 @@ impl Peer for PeerService {
             weight: self.me.weight,
         }))
     }
+}
+
+fn denied(why: String) -> Status {
+    Status::permission_denied(format!("refused: {why}"))
 }
 
 /// How a peer is told that its opening words are not believed.
@@ -315,6 +336,24 @@ async fn answer(raft: Result<Arc<RaftReplica>, String>, message: Message) -> Mes
     Message { id: message.id, from_replica: message.to_replica, to_replica: message.from_replica, body: Some(body) }
 }
 
+/// Receives the rest of a snapshot and puts it in the place of the replica's state.
+async fn install(
+    raft: Arc<RaftReplica>,
+    from: NodeId,
+    head: SnapshotHead,
+    chunks: Streaming<SnapshotChunk>,
+) -> Result<Vote, Status> {
+    let turn = raft.receive_next();
+    let rows = raft.stores().receive().await.map_err(|ending| Status::unavailable(ending.to_string()))?;
+    let (partition, replica) = (raft.partition, raft.replica);
+    info!(%partition, %replica, "receiving a snapshot from {from}");
+    let installed = match receive(&raft, turn, rows.store(), chunks).await {
+        Ok(()) => raft.install(head, rows).await.map_err(Status::internal),
+        Err(status) => Err(status),
+    };
+    installed.inspect_err(|status| warn!(%partition, %replica, "snapshot not installed: {}", status.message()))
+}
+
 async fn next_chunk(chunks: &mut Streaming<SnapshotChunk>) -> Result<SnapshotChunk, Status> {
     match clock::timeout(SNAPSHOT_IDLE, chunks.message()).await {
         Err(_) => Err(Status::deadline_exceeded(format!("nothing came for {SNAPSHOT_IDLE:?}"))),
@@ -362,23 +401,6 @@ struct Asked {
     epoch: Epoch,
 }
 
-/// Believes a caller whose opening words were believed on its Raft connection, in its latest start.
-fn asked(member: &Member, caller: Option<&Caller>, keyspace: u32, partition: u32) -> Result<Asked, Status> {
-    let caller = caller.ok_or_else(|| Status::invalid_argument("it does not say who asks"))?;
-    let me = member.acquaintances.me();
-    if caller.cluster_id.as_ref() != me.cluster.0.to_be_bytes() {
-        return Err(Status::permission_denied(format!("refused: this node is of cluster {}", me.cluster)));
-    }
-    let node = NodeId(caller.node_id);
-    if !member.acquaintances.knows(node, caller.run) {
-        return Err(Status::permission_denied(format!(
-            "refused: this start of {node} was not met, or another one since"
-        )));
-    }
-    let partition = PartitionId { keyspace: KeyspaceId(keyspace), index: partition };
-    Ok(Asked { partition, epoch: Epoch(caller.epoch) })
-}
-
 /// The row this node knows, when it is newer than the one it was asked by.
 fn newer_row(member: &Member, asked: &Asked) -> Option<NewerRow> {
     let map = member.router.map.load();
@@ -398,7 +420,8 @@ async fn local(member: &Member, asked: &Asked, deadline: Instant) -> Result<Arc<
 async fn propose(member: &Member, asked: &Asked, ask: ProposeRequest) -> Result<Outcome, Error> {
     let deadline = clock::now() + Duration::from_millis(ask.deadline_ms);
     let replica = local(member, asked, deadline).await?;
-    let (actual, limit) = (ask.command.len(), member.message_bytes_max);
+    // A command may have more bytes than the request it came in: a condition repeats the key.
+    let (actual, limit) = (ask.command.len(), 2 * member.message_bytes_max);
     if actual > limit {
         return Err(Error::TooLarge { what: "a command", actual, limit });
     }

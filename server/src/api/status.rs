@@ -15,6 +15,8 @@ pub const LEADER: &str = "trefoil-leader";
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
         let (code, reason) = code(&error);
+        // A peer's word that is no header value is left out.
+        let reason = AsciiMetadataValue::try_from(reason).ok();
         let mut status = Status::new(code, error.to_string());
         let outcome = match error.outcome() {
             Outcome::NotDone => "not-done",
@@ -23,7 +25,9 @@ impl From<Error> for Status {
         };
         let metadata = status.metadata_mut();
         metadata.insert(OUTCOME, AsciiMetadataValue::from_static(outcome));
-        metadata.insert(REASON, AsciiMetadataValue::from_static(reason));
+        if let Some(reason) = reason {
+            metadata.insert(REASON, reason);
+        }
         if let Error::NotLeader { leader: Some(leader) } = error {
             metadata.insert(LEADER, AsciiMetadataValue::from(leader.0));
         }
@@ -31,7 +35,8 @@ impl From<Error> for Status {
     }
 }
 
-fn code(error: &Error) -> (Code, &'static str) {
+/// The gRPC code of an error, and its stable word.
+pub fn code(error: &Error) -> (Code, &str) {
     match error {
         Error::NotLeader { .. } => (Code::Unavailable, "NOT_LEADER"),
         Error::Unavailable { .. } => (Code::Unavailable, "UNAVAILABLE"),
@@ -43,6 +48,7 @@ fn code(error: &Error) -> (Code, &'static str) {
         Error::TooLarge { .. } => (Code::InvalidArgument, "MESSAGE_TOO_LARGE"),
         Error::Unsupported { .. } => (Code::Unimplemented, "UNSUPPORTED"),
         Error::NoSuchKeyspace { .. } => (Code::NotFound, "NO_SUCH_KEYSPACE"),
+        Error::RefusedThere { code, reason, .. } => (Code::from(*code), reason),
         Error::Exhausted { .. } => (Code::ResourceExhausted, "EXHAUSTED"),
         Error::Broken { .. } => (Code::Internal, "BROKEN"),
     }
@@ -56,6 +62,7 @@ fn refusal_code(refusal: &Refusal) -> (Code, &'static str) {
         Refusal::LeaseNotFound { .. } => (Code::NotFound, "LEASE_NOT_FOUND"),
         Refusal::OutcomeUnknown { reason: UnknownReason::SessionEnded } => (Code::Unknown, "SESSION_ENDED"),
         Refusal::OutcomeUnknown { reason: UnknownReason::BelowWindow } => (Code::Unknown, "BELOW_WINDOW"),
+        Refusal::OutcomeUnknown { reason: UnknownReason::ReplyForgotten } => (Code::Unknown, "REPLY_FORGOTTEN"),
         Refusal::TooManySessions { .. } => (Code::ResourceExhausted, "TOO_MANY_SESSIONS"),
         Refusal::TooManyKeys { .. } => (Code::ResourceExhausted, "TOO_MANY_KEYS"),
         Refusal::AnswerTooLarge { .. } => (Code::ResourceExhausted, "ANSWER_TOO_LARGE"),

@@ -9,14 +9,15 @@
 //! Invariants:
 //!
 //! * Storage id and start count are durable before the node says a word.
-//! * A peer's higher start count is durable here before its connection is accepted.
+//! * The higher start count of a peer that is of this cluster is durable here before its connection is accepted.
 //! * The position kept of a peer is one it has said: a lower bound of what its directory must hold. It is kept lazily;
 //!   what a power cut takes of it only weakens the proof.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::Hello;
@@ -24,6 +25,7 @@ use trefoil_store::codec::{Decoder, Malformed, put_bytes, put_u64};
 use trefoil_store::engine::{Batch, Durability, EngineError, Family, Order, Read, Visit};
 use trefoil_store::key;
 
+use crate::cluster::map::ClusterMap;
 use crate::writer::{Ending, Writer};
 
 /// The protocol versions this build speaks.
@@ -121,8 +123,6 @@ pub enum Refused {
     Myself(NodeId),
     #[error("it looked for {wanted}, this is {this}")]
     WrongNumber { wanted: NodeId, this: NodeId },
-    #[error("this node knows {PEERS_MAX} nodes already, its most")]
-    Crowded,
     #[error("this node is ending")]
     Ending,
 }
@@ -150,7 +150,6 @@ impl Refused {
             | Refused::Protocol { .. }
             | Refused::Myself(_)
             | Refused::WrongNumber { .. }
-            | Refused::Crowded
             | Refused::Ending => false,
         }
     }
@@ -203,6 +202,8 @@ pub struct Acquaintances {
     me: Identity,
     runs: Vec<u64>,
     writer: Writer,
+    founders: BTreeSet<NodeId>,
+    map: Arc<ArcSwap<ClusterMap>>,
     // Asked by every connection task; held for memory work only.
     seen: Mutex<BTreeMap<NodeId, Seen>>,
     /// One peer is judged and recorded at a time, so that of two that claim one start only one is believed.
@@ -223,15 +224,17 @@ impl Acquaintances {
         runs: Vec<u64>,
         engine: &dyn Read,
         writer: Writer,
-        founders: impl Iterator<Item = (NodeId, StorageId)>,
+        founders: BTreeMap<NodeId, StorageId>,
+        map: Arc<ArcSwap<ClusterMap>>,
     ) -> Result<Acquaintances, EngineError> {
         let mut rows = Vec::new();
         engine.scan(Family::Node, &key::node::peers(), Order::Ascending, &mut |key, value| {
             rows.push((key::node::decode_peer(key), Bytes::copy_from_slice(value)));
             Visit::Next
         })?;
+        let unmet = |storage| Seen { storage, start_count: 0, run: 0, position: 0 };
         let mut seen: BTreeMap<NodeId, Seen> =
-            founders.map(|(node, storage)| (node, Seen { storage, start_count: 0, run: 0, position: 0 })).collect();
+            founders.iter().map(|(node, storage)| (*node, unmet(*storage))).collect();
         for (node, row) in rows {
             let node = node.ok_or_else(|| EngineError::Corrupt("malformed peer key".into()))?;
             seen.insert(node, Seen::decode(row)?);
@@ -240,6 +243,8 @@ impl Acquaintances {
             me,
             runs,
             writer,
+            founders: founders.into_keys().collect(),
+            map,
             seen: Mutex::new(seen),
             judging: Default::default(),
             kept: Mutex::default(),
@@ -256,7 +261,8 @@ impl Acquaintances {
         self.me.hello(to, &self.runs, self.position())
     }
 
-    /// Believes or refuses a peer's opening words. What is new in them is durable when this returns.
+    /// Believes or refuses a peer's opening words. What is new in those of a node of this cluster is durable when this
+    /// returns.
     pub async fn meet(&self, hello: &Hello) -> Result<NodeId, Refused> {
         let (node, claimed) = self.read(hello)?;
         let run_at = |count| run_at(hello, count);
@@ -265,15 +271,24 @@ impl Acquaintances {
         if !judge(node, known, claimed, run_at)? {
             return Ok(node);
         }
-        let others = self.seen.lock().unwrap_or_else(PoisonError::into_inner).len();
-        if known.is_none() && others >= PEERS_MAX {
-            return Err(Refused::Crowded);
+        if self.is_of_cluster(node) {
+            let mut batch = Batch::new();
+            batch.put(Family::Node, &key::node::peer(node), &claimed.encode());
+            self.writer.write(batch, Durability::Sync).await.map_err(|_| Refused::Ending)?;
         }
-        let mut batch = Batch::new();
-        batch.put(Family::Node, &key::node::peer(node), &claimed.encode());
-        self.writer.write(batch, Durability::Sync).await.map_err(|_| Refused::Ending)?;
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(node, claimed);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.is_none() && seen.len() >= PEERS_MAX {
+            let stranger = seen.keys().copied().find(|node| !self.is_of_cluster(*node));
+            stranger.and_then(|stranger| seen.remove(&stranger));
+        }
+        seen.insert(node, claimed);
         Ok(node)
+    }
+
+    /// Whether a node is of this cluster, as far as is known here. What is known of such a node is durable; others are
+    /// remembered while there is room, so that made-up ones cost no disk and keep nobody out.
+    fn is_of_cluster(&self, node: NodeId) -> bool {
+        self.founders.contains(&node) || self.map.load().nodes.contains_key(&node)
     }
 
     /// The synced position this node may speak of.
@@ -323,7 +338,8 @@ impl Acquaintances {
         {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            for (node, seen) in seen.iter().filter(|(_, seen)| seen.start_count > 0) {
+            let met = seen.iter().filter(|(node, seen)| seen.start_count > 0 && self.is_of_cluster(**node));
+            for (node, seen) in met {
                 if kept.insert(*node, seen.position) != Some(seen.position) {
                     batch.put(Family::Node, &key::node::peer(*node), &seen.encode());
                 }

@@ -1,6 +1,11 @@
 //! One replica as the rest of the server sees it: propose, find the read index, take messages, report.
 //!
 //! The Raft library does not show through: what comes out of here are our own ids, outcomes and errors.
+//!
+//! Invariants:
+//!
+//! * An error that says nothing was appended is given only when nothing was; all else is `Unknown`.
+//! * What the library takes for granted of a message is checked before it is handed over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -32,7 +37,7 @@ use crate::raft::network::{
     vote_request_from, vote_to,
 };
 use crate::raft::state::{Published, StateImage, StateMachine};
-use crate::raft::types::{Group, Home, Membership, Proposal, decode_membership, term_of};
+use crate::raft::types::{Group, Home, Membership, Proposal, Vote, decode_membership, term_of};
 use crate::replica_record::ReplicaRecord;
 use crate::stores::{ReceivedRows, Stores};
 use crate::writer::Writer;
@@ -287,6 +292,7 @@ impl RaftReplica {
     /// The opening of the snapshot is malformed, or the replica has stopped.
     pub async fn install(&self, head: SnapshotHead, rows: ReceivedRows) -> Result<trefoil_proto::peer::Vote, String> {
         let vote = head.vote.map(vote_from).ok_or("the snapshot has no vote")?;
+        self.check_position(head.last_applied, &vote)?;
         let membership = decode_membership(head.membership).map_err(|error| error.to_string())?;
         let last_membership = Membership::new(head.membership_at.map(id_from), membership);
         let meta = SnapshotMeta { last_log_id: head.last_applied.map(id_from), last_membership };
@@ -296,6 +302,23 @@ impl RaftReplica {
             *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(clock::now());
         }
         Ok(vote_to(&reply.vote))
+    }
+
+    /// A snapshot ends in a term its sender has led in or before, and one that ends in a later term than what is
+    /// committed here is longer: the Raft library takes both for granted.
+    fn check_position(&self, at: Option<trefoil_proto::peer::LogId>, vote: &Vote) -> Result<(), String> {
+        let Some(at) = at.map(id_from) else { return Ok(()) };
+        if term_of(&at) > vote.leader_id().term {
+            return Err("the snapshot is of a later term than its vote".into());
+        }
+        let committed = self.raft.metrics().borrow_watched().local_committed;
+        match committed.max(self.published.view().applied) {
+            Some(committed) if at > committed && at.index() <= committed.index() => {
+                let (end, known) = (at.index(), committed.index());
+                Err(format!("the snapshot of a later term ends at {end}, but {known} is committed"))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// How the replica is now.

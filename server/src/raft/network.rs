@@ -2,6 +2,11 @@
 //!
 //! Every call has its own deadline, because the library enforces none. Snapshots go in checksummed chunks on a
 //! connection of their own.
+//!
+//! Invariants:
+//!
+//! * A message that lacks a field, or whose entries do not follow each other, is no message.
+//! * An answer of another kind than the question's is as good as none.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -52,6 +57,24 @@ impl RaftNetworkFactory<Group> for Network {
     }
 }
 
+/// What answers a message.
+enum Answer {
+    Append(peer::AppendReply),
+    Vote(peer::VoteReply),
+    Transfer(peer::TransferReply),
+}
+
+impl Answer {
+    fn of(body: Body) -> Option<Answer> {
+        match body {
+            Body::AppendReply(reply) => Some(Answer::Append(reply)),
+            Body::VoteReply(reply) => Some(Answer::Vote(reply)),
+            Body::TransferReply(reply) => Some(Answer::Transfer(reply)),
+            Body::Append(_) | Body::Vote(_) | Body::PreVote(_) | Body::Transfer(_) | Body::Failure(_) => None,
+        }
+    }
+}
+
 /// The way from one replica to another.
 pub struct Route {
     from: ReplicaId,
@@ -61,14 +84,15 @@ pub struct Route {
 }
 
 impl Route {
-    async fn call(&self, body: Body, ttl: Duration, kind: RPCTypes) -> Result<Body, RPCError<Group>> {
+    async fn call(&self, body: Body, ttl: Duration, kind: RPCTypes) -> Result<Answer, RPCError<Group>> {
         let message = Message { id: 0, from_replica: self.from.0, to_replica: self.to.0, body: Some(body) };
-        self.peers.call(self.node, message, ttl).await.map_err(|error| match error {
+        let answer = self.peers.call(self.node, message, ttl).await.map_err(|error| match error {
             CallError::Timeout { ttl, .. } => {
                 RPCError::Timeout(Timeout { action: kind, id: self.from, target: self.to, timeout: ttl })
             }
             CallError::Unreachable { .. } | CallError::Failed { .. } => RPCError::Unreachable(Unreachable::new(&error)),
-        })
+        })?;
+        Answer::of(answer).ok_or_else(|| self.nonsense())
     }
 
     fn nonsense(&self) -> RPCError<Group> {
@@ -77,8 +101,8 @@ impl Route {
 
     async fn ask_vote(&self, body: Body) -> Result<VoteResponse<Group>, RPCError<Group>> {
         match self.call(body, VOTE_TTL, RPCTypes::Vote).await? {
-            Body::VoteReply(reply) => vote_reply_from(reply).ok_or_else(|| self.nonsense()),
-            _ => Err(self.nonsense()),
+            Answer::Vote(reply) => vote_reply_from(reply).ok_or_else(|| self.nonsense()),
+            Answer::Append(_) | Answer::Transfer(_) => Err(self.nonsense()),
         }
     }
 }
@@ -93,8 +117,8 @@ impl RaftNetworkV2<Group> for Route {
     ) -> Result<AppendEntriesResponse<Group>, RPCError<Group>> {
         let body = Body::Append(append_to(rpc));
         match self.call(body, APPEND_TTL, RPCTypes::AppendEntries).await? {
-            Body::AppendReply(reply) => append_reply_from(reply).ok_or_else(|| self.nonsense()),
-            _ => Err(self.nonsense()),
+            Answer::Append(reply) => append_reply_from(reply).ok_or_else(|| self.nonsense()),
+            Answer::Vote(_) | Answer::Transfer(_) => Err(self.nonsense()),
         }
     }
 
@@ -125,9 +149,9 @@ impl RaftNetworkV2<Group> for Route {
             last_log: rpc.last_log_id().map(id_to),
         });
         match self.call(body, VOTE_TTL, RPCTypes::TransferLeader).await? {
-            Body::TransferReply(reply) if reply.accepted => Ok(Ok(())),
-            Body::TransferReply(reply) => Err(RPCError::Unreachable(Unreachable::from_string(reply.why))),
-            _ => Err(self.nonsense()),
+            Answer::Transfer(reply) if reply.accepted => Ok(Ok(())),
+            Answer::Transfer(reply) => Err(RPCError::Unreachable(Unreachable::from_string(reply.why))),
+            Answer::Append(_) | Answer::Vote(_) => Err(self.nonsense()),
         }
     }
 

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use trefoil_causality::Revision;
 use trefoil_placement::NodeId;
 use trefoil_store::command::{
@@ -53,8 +53,12 @@ const NOT_YET_RETRIES: u32 = 100;
 const NOT_YET_WAIT: Duration = Duration::from_millis(5);
 /// Keys of one part of a digest's walk.
 const DIGEST_PART_KEYS: usize = 4096;
-/// Reads of more keys than this leave the async threads.
+/// Reads of more keys than this are long: they leave the async threads.
 const INLINE_KEYS_MAX: u64 = 64;
+/// Long reads at a time on a node: applies run on the same threads.
+pub const LONG_READS_MAX: usize = 64;
+/// Patience of a long read for its place.
+const PLACE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the file's head.
 pub struct LeaderReplica {
@@ -63,6 +67,8 @@ pub struct LeaderReplica {
     waiting_bytes: AtomicUsize,
     /// Each asks the quorum.
     rounds: Rounds,
+    /// Room for long reads, of all replicas of the node.
+    long_reads: Arc<Semaphore>,
 }
 
 /// Bytes of a command that waits for its outcome, counted until it has one.
@@ -104,17 +110,18 @@ pub struct Scan {
     read: Arc<dyn Read>,
     view: Arc<View>,
     head: Head,
+    long_reads: Arc<Semaphore>,
     pub effective: Effective,
 }
 
 impl LeaderReplica {
     /// Starts the proposer and the rounds; they end with the replica.
-    pub fn start(raft: Arc<RaftReplica>) -> LeaderReplica {
+    pub fn start(raft: Arc<RaftReplica>, long_reads: Arc<Semaphore>) -> LeaderReplica {
         let (commands, pending) = mpsc::channel(COMMANDS_MAX);
         trefoil_world::task::spawn(run_proposer(raft.clone(), pending));
         let asked = raft.clone();
         let rounds = Rounds::start(move || ask_quorum(asked.clone()));
-        LeaderReplica { raft, commands, waiting_bytes: AtomicUsize::new(0), rounds }
+        LeaderReplica { raft, commands, waiting_bytes: AtomicUsize::new(0), rounds, long_reads }
     }
 
     pub fn raft(&self) -> &Arc<RaftReplica> {
@@ -179,7 +186,7 @@ impl LeaderReplica {
         let view = self.raft.published().view();
         let read: Arc<dyn Read> = Arc::from(self.raft.engine().snapshot());
         let head = Head::load(read.as_ref(), view.store.number()).map_err(|error| broken(&self.raft, &error))?;
-        Ok(Scan { raft: self.raft.clone(), read, view, head, effective })
+        Ok(Scan { raft: self.raft.clone(), read, view, head, long_reads: self.long_reads.clone(), effective })
     }
 
     async fn wait_fresh(&self, consistency: Consistency, deadline: Instant) -> Result<Effective, Error> {
@@ -245,12 +252,12 @@ impl Scan {
     pub async fn page(&self, op: RangeOp, bytes_max: usize) -> Result<trefoil_store::command::RangeReply, Error> {
         let (read, store, head) = (self.read.clone(), self.view.store.clone(), self.head);
         let few = op.limit.is_some_and(|limit| limit <= INLINE_KEYS_MAX) && !op.count && !op.count_only;
+        // In the past, keys that were not there then are walked over too.
+        let few = few && op.revision.is_none_or(|revision| revision == head.revision);
         let find = move || mvcc::range(read.as_ref(), store.number(), &head, &op, bytes_max);
         let found = match few {
             true => find(),
-            false => {
-                trefoil_world::task::blocking(find).await.map_err(|error| Error::Broken { why: error.to_string() })?
-            }
+            false => self.walk(find).await?,
         };
         Ok(found.map_err(|error| broken(&self.raft, &error))??)
     }
@@ -259,9 +266,22 @@ impl Scan {
     pub async fn read_txn(&self, op: Op) -> Result<Reply, Error> {
         let (read, store, mut head) = (self.read.clone(), self.view.store.clone(), self.head);
         let find = move || mvcc::execute(&mut Overlay::new(read.as_ref()), store.number(), &mut head, &op);
-        let found = trefoil_world::task::blocking(find).await;
-        let found = found.map_err(|error| Error::Broken { why: error.to_string() })?;
+        let found = self.walk(find).await?;
         Ok(found.map_err(|error| broken(&self.raft, &error))??)
+    }
+
+    /// Runs a read of many keys off the async threads. Its place is taken until it ends, also when nobody waits for it
+    /// any more.
+    async fn walk<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let exhausted = || Error::Exhausted { what: "room for long reads".into(), limit: LONG_READS_MAX as u64 };
+        let place = clock::timeout(PLACE_PATIENCE, self.long_reads.clone().acquire_owned()).await;
+        let place = place.map_err(|_| exhausted())?.map_err(|_| exhausted())?;
+        let held = move || {
+            let found = read();
+            drop(place);
+            found
+        };
+        trefoil_world::task::blocking(held).await.map_err(|error| Error::Broken { why: error.to_string() })
     }
 
     /// Keys and content sum at `revision`. After each part of the walk it rests `rests` times as long as that took.

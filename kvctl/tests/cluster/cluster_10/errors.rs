@@ -32,7 +32,7 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 const WORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/api/status.rs");
 
 /// What no request to a running server can provoke, and why.
-const UNPROVOKED: [(Case, &str); 10] = [
+const UNPROVOKED: [(Case, &str); 11] = [
     (
         Case::new("no placement row", "UNAVAILABLE", "not available: partition … is not placed yet"),
         "the first map brings every row, and none is ever removed (server/src/cluster/map.rs, `found`)",
@@ -65,6 +65,10 @@ const UNPROVOKED: [(Case, &str); 10] = [
             "not available: the leader did not answer in 5s",
         ),
         "a leader that answers no pings is given up before that, and one that answers them answers this too",
+    ),
+    (
+        Case::new("64 long reads", "EXHAUSTED", "room for long reads is exhausted: the limit is 64; try again later"),
+        "it takes 65 reads of over 5 s each at once",
     ),
     (
         Case::new(

@@ -1,9 +1,12 @@
-//! Random messages between nodes: well-formed, and with anything in their fields, said by somebody who knows of a
-//! cluster what is public.
+//! Random messages between nodes: well-formed, and with anything in their fields. They are said in the name of a node
+//! that runs, which is not believed; by a stranger, who knows of a cluster what is public; and in the name of a node of
+//! the cluster that no longer runs.
 //!
-//! Whoever is believed may take part in elections, which is no damage but its right. So what names a node of the
-//! cluster is wrong in at least one field, and a stranger's words are malformed, out of date, or answers nobody asked
-//! for: the votes in them are of term 0.
+//! Whoever is believed may take part in elections, which is no damage but its right. So what names a node that runs is
+//! wrong in at least one field, and the words of those who are believed are malformed, out of date, or answers nobody
+//! asked for: the votes in them are of term 0. The one exception is [`impossible_snapshots`], which must be refused
+//! before their votes are looked at. The node that no longer runs is never said to have synced more than it has: it must
+//! be able to come back.
 
 use bytes::Bytes;
 use trefoil_proto::peer::message::Body;
@@ -22,6 +25,9 @@ const META: u32 = 0;
 /// The id of a node that is none.
 const STRANGER: u64 = 77_777;
 
+/// A term no group here reaches.
+const FAR_TERM: u64 = 1_000_000;
+
 /// What is public about a node.
 #[derive(Clone, Debug)]
 pub struct Known {
@@ -29,7 +35,76 @@ pub struct Known {
     pub node: u64,
     pub storage: Bytes,
     pub start_count: u64,
+    /// By partition.
     pub replicas: Vec<u64>,
+    /// What each had applied at least.
+    pub applied: Vec<u64>,
+}
+
+/// Whoever speaks to the nodes and is believed.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    /// One word for it.
+    pub who: &'static str,
+    /// Its opening words, whoever they are for.
+    words: Hello,
+    /// By partition, as the nodes' own are; a stranger has none.
+    replicas: Vec<u64>,
+}
+
+impl Speaker {
+    /// A node nobody knows, always the same one.
+    pub fn stranger(cluster: &Bytes) -> Speaker {
+        let words = Hello {
+            cluster_id: cluster.clone(),
+            node_id: STRANGER,
+            storage_id: vec![7; 16].into(),
+            start_count: 1,
+            protocol_min: 1,
+            protocol_max: 1,
+            to_node_id: 0,
+            runs: vec![7],
+            position: u64::MAX,
+        };
+        Speaker { who: "stranger", words, replicas: Vec::new() }
+    }
+
+    /// A node of the cluster, by what it said of itself.
+    pub fn member(words: Hello, replicas: Vec<u64>) -> Speaker {
+        Speaker { who: "member", words, replicas }
+    }
+
+    /// Its opening words to a node.
+    pub fn hello(&self, to: &Known) -> Hello {
+        Hello { to_node_id: to.node, ..self.words.clone() }
+    }
+
+    pub fn is_of_cluster(&self) -> bool {
+        !self.replicas.is_empty()
+    }
+}
+
+/// Who speaks to whom within a group.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    by: Option<u64>,
+    to: Option<u64>,
+}
+
+impl Pair {
+    /// The replicas of one partition, if there are any.
+    fn any(dice: &mut Dice, by: &Speaker, to: &Known) -> Pair {
+        let place = dice.below(to.replicas.len() as u64) as usize;
+        Pair { by: by.replicas.get(place).copied(), to: to.replicas.get(place).copied() }
+    }
+}
+
+/// Mostly that replica, or any number.
+fn mostly(dice: &mut Dice, replica: Option<u64>) -> u64 {
+    match replica {
+        Some(replica) if dice.below(4) > 0 => replica,
+        Some(_) | None => number(dice),
+    }
 }
 
 /// Opening words in the name of `claimed`, whom `to` has met. Some field is wrong; the run ids always are, which nobody
@@ -60,67 +135,45 @@ pub fn wrong_hello(dice: &mut Dice, claimed: &Known, to: &Known) -> Hello {
     }
 }
 
-/// Opening words of a node nobody knows, always the same one.
-pub fn stranger(to: &Known) -> Hello {
-    Hello {
-        cluster_id: to.cluster.clone(),
-        node_id: STRANGER,
-        storage_id: vec![7; 16].into(),
-        start_count: 1,
-        protocol_min: 1,
-        protocol_max: 1,
-        to_node_id: to.node,
-        runs: vec![7],
-        position: u64::MAX,
-    }
-}
-
 /// A frame without opening words. The messages' ids are their numbers.
-pub fn frame(dice: &mut Dice, to: &Known) -> Frame {
-    let mut messages = some(dice, |dice| message(dice, to));
-    messages.extend(some(dice, |dice| message(dice, to)));
+pub fn frame(dice: &mut Dice, by: &Speaker, to: &Known) -> Frame {
+    let mut messages = some(dice, |dice| message(dice, by, to));
+    messages.extend(some(dice, |dice| message(dice, by, to)));
     for (id, message) in (1..).zip(&mut messages) {
         message.id = id;
     }
-    Frame { hello: None, messages, position: number(dice) }
+    Frame { hello: None, messages, position: number(dice).min(by.words.position) }
 }
 
 /// Mostly of the replica whose vote it has: others are not heard.
-fn message(dice: &mut Dice, to: &Known) -> Message {
-    let body = body(dice, to);
+fn message(dice: &mut Dice, by: &Speaker, to: &Known) -> Message {
+    let pair = Pair::any(dice, by, to);
+    let body = body(dice, pair);
     let vote = match &body {
         Some(Body::Append(append)) => append.vote,
         Some(Body::Vote(ask) | Body::PreVote(ask)) => ask.vote,
         Some(Body::Transfer(transfer)) => transfer.from_leader,
         Some(_) | None => None,
     };
-    let from_replica = vote.filter(|_| dice.below(4) > 0).map_or_else(|| number(dice), |vote| vote.replica);
-    Message { id: 0, from_replica, to_replica: replica(dice, to), body }
+    let from_replica = vote.filter(|_| dice.below(4) > 0).map_or_else(|| mostly(dice, pair.by), |vote| vote.replica);
+    Message { id: 0, from_replica, to_replica: mostly(dice, pair.to), body }
 }
 
-/// One of the node's replicas, or any number.
-fn replica(dice: &mut Dice, to: &Known) -> u64 {
-    match to.replicas.get(dice.below(to.replicas.len() as u64) as usize) {
-        Some(replica) if dice.below(4) > 0 => *replica,
-        Some(_) | None => number(dice),
-    }
-}
-
-fn body(dice: &mut Dice, to: &Known) -> Option<Body> {
+fn body(dice: &mut Dice, pair: Pair) -> Option<Body> {
     maybe(dice, |dice| match dice.below(8) {
         0 => Body::Append(AppendRequest {
-            vote: vote(dice),
+            vote: vote(dice, pair.by),
             previous: log_id(dice),
             leader_committed: log_id(dice),
             entries: some(dice, |dice| Entry { id: log_id(dice), payload: payload(dice) }),
         }),
         1 => Body::AppendReply(AppendReply { outcome: append_outcome(dice) }),
-        2 => Body::Vote(vote_request(dice)),
-        3 => Body::PreVote(vote_request(dice)),
-        4 => Body::VoteReply(VoteReply { vote: vote(dice), last_log: log_id(dice), granted: flag(dice) }),
+        2 => Body::Vote(vote_request(dice, pair.by)),
+        3 => Body::PreVote(vote_request(dice, pair.by)),
+        4 => Body::VoteReply(VoteReply { vote: vote(dice, pair.by), last_log: log_id(dice), granted: flag(dice) }),
         5 => Body::Transfer(TransferRequest {
-            from_leader: vote(dice),
-            to_replica: replica(dice, to),
+            from_leader: vote(dice, pair.by),
+            to_replica: mostly(dice, pair.to),
             last_log: log_id(dice),
         }),
         6 => Body::TransferReply(TransferReply { accepted: flag(dice), why: text(dice) }),
@@ -128,13 +181,13 @@ fn body(dice: &mut Dice, to: &Known) -> Option<Body> {
     })
 }
 
-fn vote_request(dice: &mut Dice) -> VoteRequest {
-    VoteRequest { vote: vote(dice), last_log: log_id(dice), leader_transfer: flag(dice) }
+fn vote_request(dice: &mut Dice, by: Option<u64>) -> VoteRequest {
+    VoteRequest { vote: vote(dice, by), last_log: log_id(dice), leader_transfer: flag(dice) }
 }
 
 /// Out of date whatever else it says.
-fn vote(dice: &mut Dice) -> Option<Vote> {
-    maybe(dice, |dice| Vote { term: 0, replica: number(dice), committed: flag(dice) })
+fn vote(dice: &mut Dice, by: Option<u64>) -> Option<Vote> {
+    maybe(dice, |dice| Vote { term: 0, replica: mostly(dice, by), committed: flag(dice) })
 }
 
 fn log_id(dice: &mut Dice) -> Option<LogId> {
@@ -162,53 +215,99 @@ fn payload(dice: &mut Dice) -> Bytes {
     out.into()
 }
 
-/// Voters in one or two configurations, and the nodes they live on.
+/// Voters in some configurations, and the nodes they live on, or others.
 fn membership(dice: &mut Dice) -> Vec<u8> {
-    let mut out = Vec::new();
     let configs = some(dice, |dice| some(dice, number));
+    let mut homes = some(dice, |dice| [number(dice), number(dice)]);
+    if flag(dice) {
+        homes.extend(configs.iter().flatten().map(|voter| [*voter, number(dice)]));
+    }
+    encoded_membership(&configs, &homes)
+}
+
+fn encoded_membership(configs: &[Vec<u64>], homes: &[[u64; 2]]) -> Vec<u8> {
+    let mut out = Vec::new();
     put_number(&mut out, configs.len() as u64);
-    for config in &configs {
+    for config in configs {
         put_number(&mut out, config.len() as u64);
         config.iter().for_each(|voter| put_number(&mut out, *voter));
     }
-    let homes = some(dice, |dice| [number(dice), number(dice)]);
     put_number(&mut out, homes.len() as u64);
     homes.iter().flatten().for_each(|number| put_number(&mut out, *number));
     out
 }
 
 /// A snapshot that is not to be installed, behind these opening words.
-pub fn snapshot(dice: &mut Dice, hello: Option<Hello>, to: &Known) -> Vec<SnapshotChunk> {
+pub fn snapshot(dice: &mut Dice, hello: Option<Hello>, by: &Speaker, to: &Known) -> Vec<SnapshotChunk> {
+    let pair = Pair::any(dice, by, to);
     let head = maybe(dice, |dice| SnapshotHead {
-        to_replica: replica(dice, to),
-        vote: vote(dice),
-        last_applied: log_id(dice),
+        to_replica: mostly(dice, pair.to),
+        vote: vote(dice, pair.by),
+        last_applied: last_applied(dice),
         membership_at: log_id(dice),
-        membership: if flag(dice) { membership(dice).into() } else { dice.bytes(30).into() },
+        membership: if dice.below(4) > 0 { membership(dice).into() } else { dice.bytes(30).into() },
     });
     let mut chunks = vec![SnapshotChunk { hello, head, ..SnapshotChunk::default() }];
     let mut total = 0;
     for _ in 0..dice.below(4) {
         let (rows, count) = rows(dice);
-        let crc32 = if dice.below(4) == 0 { dice.roll() as u32 } else { crc32(&rows) };
+        let crc32 = if dice.below(8) == 0 { dice.roll() as u32 } else { crc32(&rows) };
         total += count;
         chunks.push(SnapshotChunk { rows: rows.into(), crc32, ..SnapshotChunk::default() });
     }
     if dice.below(4) > 0 {
-        let rows_total = Some(if flag(dice) { total } else { number(dice) });
+        let rows_total = Some(if dice.below(4) > 0 { total } else { number(dice) });
         chunks.push(SnapshotChunk { rows_total, ..SnapshotChunk::default() });
     }
     chunks
 }
 
-/// Rows of a snapshot and how many they are, or nonsense.
+/// Half of them are not of a later term than the vote.
+fn last_applied(dice: &mut Dice) -> Option<LogId> {
+    let at = log_id(dice)?;
+    Some(if flag(dice) { LogId { term: 0, ..at } } else { at })
+}
+
+/// Whole snapshots that no leader sends: of a later term than the vote they come with, or of a later term than what is
+/// applied and yet not longer. But for the first of each replica their votes would be taken.
+pub fn impossible_snapshots(by: &Speaker, to: &Known) -> Vec<Vec<SnapshotChunk>> {
+    let mut snapshots = Vec::new();
+    for ((sender, receiver), applied) in by.replicas.iter().zip(&to.replicas).zip(&to.applied) {
+        let homes = [[*sender, by.words.node_id], [*receiver, to.node]];
+        let membership: Bytes = encoded_membership(&[vec![*sender, *receiver]], &homes).into();
+        let at = |term, index| LogId { term, index };
+        for (term, last_applied) in [
+            (1, at(2, applied + 1)),
+            (FAR_TERM, at(FAR_TERM + 1, applied + 1)),
+            (FAR_TERM, at(u64::MAX, u64::MAX)),
+            (FAR_TERM, at(FAR_TERM, 0)),
+            (FAR_TERM, at(FAR_TERM, applied.saturating_sub(1))),
+            (FAR_TERM, at(FAR_TERM, *applied)),
+        ] {
+            let head = SnapshotHead {
+                to_replica: *receiver,
+                vote: Some(Vote { term, replica: *sender, committed: true }),
+                last_applied: Some(last_applied),
+                membership_at: Some(at(1, 1)),
+                membership: membership.clone(),
+            };
+            let first = SnapshotChunk { hello: Some(by.hello(to)), head: Some(head), ..SnapshotChunk::default() };
+            snapshots.push(vec![first, SnapshotChunk { rows_total: Some(0), ..SnapshotChunk::default() }]);
+        }
+    }
+    snapshots
+}
+
+/// Rows of a snapshot and how many they are, or nonsense. A row is a family, a key behind a store number, and a value.
 fn rows(dice: &mut Dice) -> (Vec<u8>, u64) {
     if dice.below(4) == 0 {
         return (dice.bytes(100), 0);
     }
     let rows = some(dice, |dice| {
-        let mut row = vec![dice.below(5) as u8];
-        put_bytes(&mut row, &dice.bytes(20));
+        let family = if dice.below(16) > 0 { dice.below(4) } else { dice.roll() };
+        let store = if dice.below(16) > 0 { vec![0; 4] } else { Vec::new() };
+        let mut row = vec![family as u8];
+        put_bytes(&mut row, &[store, dice.bytes(20)].concat());
         put_bytes(&mut row, &dice.bytes(40));
         row
     });
@@ -222,11 +321,11 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 /// A command handed on. What is for the map only reads.
-pub fn propose(dice: &mut Dice, to: &Known) -> ProposeRequest {
+pub fn propose(dice: &mut Dice, by: &Speaker) -> ProposeRequest {
     let keyspace_id = keyspace(dice);
     let command = if keyspace_id == META { read_command(dice) } else { command(dice) };
     ProposeRequest {
-        caller: caller(dice, to),
+        caller: caller(dice, by),
         keyspace_id,
         partition: partition(dice),
         command: command.into(),
@@ -237,18 +336,18 @@ pub fn propose(dice: &mut Dice, to: &Known) -> ProposeRequest {
     }
 }
 
-pub fn read_index(dice: &mut Dice, to: &Known) -> ReadIndexRequest {
+pub fn read_index(dice: &mut Dice, by: &Speaker) -> ReadIndexRequest {
     ReadIndexRequest {
-        caller: caller(dice, to),
+        caller: caller(dice, by),
         keyspace_id: keyspace(dice),
         partition: partition(dice),
         deadline_ms: number(dice),
     }
 }
 
-pub fn digest(dice: &mut Dice, to: &Known) -> DigestRequest {
+pub fn digest(dice: &mut Dice, by: &Speaker) -> DigestRequest {
     DigestRequest {
-        caller: caller(dice, to),
+        caller: caller(dice, by),
         keyspace_id: keyspace(dice),
         partition: partition(dice),
         revision: number(dice),
@@ -260,13 +359,13 @@ pub fn introduction(dice: &mut Dice) -> Introduction {
     Introduction { name, storage_id: junk(dice), initial_cluster: text(dice) }
 }
 
-/// Mostly the stranger, who is believed, going by any epoch.
-fn caller(dice: &mut Dice, to: &Known) -> Option<Caller> {
-    let stranger = stranger(to);
+/// Mostly the speaker itself, going by any epoch.
+fn caller(dice: &mut Dice, by: &Speaker) -> Option<Caller> {
+    let run = by.words.runs.last().copied().unwrap_or(0);
     maybe(dice, |dice| Caller {
-        cluster_id: if dice.below(4) > 0 { to.cluster.clone() } else { junk(dice) },
-        node_id: if dice.below(4) > 0 { STRANGER } else { number(dice) },
-        run: if dice.below(4) > 0 { stranger.runs[0] } else { number(dice) },
+        cluster_id: if dice.below(8) > 0 { by.words.cluster_id.clone() } else { junk(dice) },
+        node_id: if dice.below(8) > 0 { by.words.node_id } else { number(dice) },
+        run: if dice.below(8) > 0 { run } else { number(dice) },
         epoch: if flag(dice) { small_number(dice).into() } else { number(dice) },
     })
 }

@@ -40,9 +40,19 @@ impl Voice {
                 self.own.insert((from, to));
                 Ok(raft)
             }
-            None => Ok(raft),
+            None => match is_newer(member, from) {
+                true => Ok(raft),
+                false => Err(format!("{from} is not known here")),
+            },
         }
     }
+}
+
+/// Whether a replica that is not known here may be newer than what is: ids only grow.
+fn is_newer(member: &Member, replica: ReplicaId) -> bool {
+    let map = member.router.map.load();
+    let newest = map.rows.values().flat_map(|row| &row.replicas).map(|placed| placed.replica).max();
+    newest.is_none_or(|newest| replica > newest)
 }
 
 /// Whose vote or leadership a message speaks of: its sender's own.

@@ -2,7 +2,7 @@
 //!
 //! A node of a cluster of one believes whoever comes under an id it has not met. So somebody says who it is and is
 //! believed; then it says the same again but for one lie. The answer must be the row's, and so must the line in the
-//! node's log.
+//! node's log. How many have come before is no reason to refuse anybody.
 //!
 //! Left out: what the refused side makes of it, which is `bad_start.rs`'s and `cluster_6.rs`'s, the first chunk of a
 //! snapshot, which is judged by the same code, and calls beside the streams.
@@ -32,9 +32,10 @@ const SPEAKER: u64 = 3;
 /// The ids of its starts, and how far it has synced.
 const RUNS: [u64; 5] = [11, 12, 13, 14, 15];
 const POSITION: u64 = 35;
-/// Other nodes, from this id on, and how many are remembered in all.
+/// Others, from this id on: more than are remembered in all.
 const OTHERS: u64 = 10_000;
-const KNOWN_MAX: u64 = 1024;
+const OTHERS_COUNT: u64 = 1100;
+const REMEMBERED: usize = 1024;
 /// Others that speak at a time.
 const AT_ONCE: usize = 32;
 
@@ -50,8 +51,6 @@ enum Scene {
     Lie(fn(&mut Hello)),
     /// So many frames, all without opening words.
     Wordless(usize),
-    /// The truth, by as many as are remembered, and by one more.
-    Crowd,
     /// Nothing that is said provokes it, and why.
     Never(&'static str),
 }
@@ -121,7 +120,6 @@ const ROWS: &[Row] = &[
     ),
     ("it begins without opening words", "a stream begins with the opening words", Scene::Wordless(0)),
     ("it begins without opening words", "a stream begins with the opening words", Scene::Wordless(1)),
-    ("it is new, and 1024 others were met", "this node knows 1024 nodes already, its most", Scene::Crowd),
     (
         "the node that it dialled is ending",
         "this node is ending",
@@ -181,14 +179,31 @@ async fn each_refusal() {
                 port.refuses(hello, condition, message, node).await;
             }
             Scene::Wordless(frames) => port.hears_nothing(frames, condition, message, node).await,
-            Scene::Crowd => {
-                let last = port.crowd().await;
-                port.refuses(last, condition, message, node).await;
-            }
             Scene::Never(why) => println!("{condition}: not provoked: {why}"),
         }
     }
     port.believes(port.truth(SPEAKER)).await;
+    expect_put(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_keep_nobody_out() {
+    Scenario::begin("cluster_10::errors::between_nodes::strangers_keep_nobody_out");
+    let _turn = beside_others().await;
+    let cluster = Cluster::form(1, &[]).await;
+    let port = Port::of(&cluster).await;
+    let others = (OTHERS..OTHERS + OTHERS_COUNT).map(|node| port.believes(port.truth(node)));
+    stream::iter(others).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    port.believes(port.truth(SPEAKER)).await;
+    let status = until("the node's status", PATIENCE, async || cluster.status(0).await).await;
+    assert_eq!(status.peers.len(), REMEMBERED, "expected it to remember no more, after {OTHERS_COUNT} and one");
+    let last = status.peers.iter().any(|peer| peer.node.0 == SPEAKER);
+    assert!(last, "expected it to remember who came last: {:?}", status.peers);
+    expect_put(&cluster).await;
+}
+
+/// The node still serves.
+async fn expect_put(cluster: &Cluster) {
     let put = cluster.client().await.put("k", "v").await;
     put.unwrap_or_else(|error| panic!("expected a put to work after all this: {error}"));
 }
@@ -264,13 +279,6 @@ impl Port {
         assert!(right, "{condition}: expected INVALID_ARGUMENT and '{message}', got {status:?}");
         let log = node.running().log();
         assert_eq!(log.matches(REFUSED).count(), before, "{condition}: expected no further line about it in:\n{log}");
-    }
-
-    /// With the one that was met before, it believes as many as it remembers. What one more says.
-    async fn crowd(&self) -> Hello {
-        let others = (OTHERS..OTHERS + KNOWN_MAX - 1).map(|node| self.believes(self.truth(node)));
-        stream::iter(others).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
-        self.truth(OTHERS + KNOWN_MAX)
     }
 }
 

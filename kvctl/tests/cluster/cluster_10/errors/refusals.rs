@@ -18,6 +18,9 @@ use crate::raw::{self, bounded};
 use crate::scenario::{Scenario, beside_others};
 
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+const LARGE_KEY: &str = "large";
+/// More than a session keeps of replies, and less than a request may have.
+const LARGE_BYTES: usize = 1_200_000;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -51,7 +54,7 @@ impl Ask {
 struct Known {
     /// The newest revision, to which history is compacted.
     newest: u64,
-    /// A session whose first two puts were carried out, the first one acknowledged.
+    /// A session whose first two puts were carried out, the first one acknowledged, and behind them [`large_reply`].
     session: u64,
     /// One that was closed.
     closed: u64,
@@ -91,6 +94,11 @@ async fn prepare(kv: &mut KvClient<Channel>) -> Known {
     let newest = second.header.unwrap_or_default().revision;
     let compact = v1::CompactRequest { header: None, revision: newest };
     expect_done("compacting", kv.compact(bounded(compact, ATTEMPT_MAX)).await);
+    let large = raw::put(LARGE_KEY, vec![b'v'; LARGE_BYTES]);
+    expect_done("a put of a large value", kv.put(bounded(large, ATTEMPT_MAX)).await);
+    let third = expect_done("a put with a large reply", kv.put(bounded(large_reply(session), ATTEMPT_MAX)).await);
+    let answered = third.previous.map_or(0, |pair| pair.value.len());
+    assert_eq!(answered, LARGE_BYTES, "expected the large value in the reply");
     Known { newest, session, closed }
 }
 
@@ -109,6 +117,11 @@ fn as_request(session: u64, sequence: u64, acknowledged: u64) -> Request<v1::Put
 
 fn within_session(session: u64, sequence: u64, acknowledged: u64) -> v1::PutRequest {
     v1::PutRequest { header: request_id(session, sequence, acknowledged), ..raw::put("k", "v") }
+}
+
+/// Replaces the large value and answers with it: more than a session keeps.
+fn large_reply(session: u64) -> v1::PutRequest {
+    v1::PutRequest { header: request_id(session, 3, 1), previous: true, ..raw::put(LARGE_KEY, "v") }
 }
 
 fn request_id(session: u64, sequence: u64, acknowledged: u64) -> Option<v1::RequestHeader> {
@@ -165,6 +178,8 @@ fn sessions(known: Known) -> Vec<(Case, Ask)> {
     let below = "outcome unknown: the sequence lies below the session's window";
     let ended = "outcome unknown: the session has ended or never existed";
     let ended = Case::new("the session ended", "SESSION_ENDED", ended);
+    let forgotten = "outcome unknown: the session no longer has the reply, which was too large";
+    let forgotten = Case::new("more than 1 MiB of replies", "REPLY_FORGOTTEN", forgotten);
     let other = "a local read failed: an answer to another question";
     let header = request_id(known.session, 2, 1);
     let delete = v1::DeleteRequest { header, range: Some(key("k")), ..v1::DeleteRequest::default() };
@@ -172,6 +187,7 @@ fn sessions(known: Known) -> Vec<(Case, Ask)> {
         (Case::new("below the session's window", "BELOW_WINDOW", below), Ask::Put(within_session(known.session, 1, 0))),
         (ended, Ask::Put(within_session(known.closed, 1, 0))),
         (ended, Ask::Put(within_session(u64::MAX, 1, 0))),
+        (forgotten, Ask::Put(large_reply(known.session))),
         // It was a put.
         (Case::new("an answer to another question", "BROKEN", other), Ask::Delete(delete)),
     ]
