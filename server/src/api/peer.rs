@@ -80,12 +80,15 @@ pub struct Member {
 }
 
 impl Member {
-    /// Takes note of a new directory that comes under the name of a known node.
+    /// Takes note of a new directory that comes under the name of a known node. A founder that has not adopted the
+    /// founding record yet asks with the directory it is known by.
     fn note_stranger(&self, asking: &Introduction) {
         let map = self.router.map.load();
-        let known = map.nodes.values().any(|node| node.name == asking.name);
-        if let (true, Ok(storage)) = (known, asking.storage_id.as_ref().try_into()) {
-            let seen = (StorageId(u128::from_be_bytes(storage)), clock::now());
+        let known = map.nodes.iter().find(|(_, node)| node.name == asking.name).map(|(node, _)| *node);
+        let (Some(node), Ok(storage)) = (known, asking.storage_id.as_ref().try_into()) else { return };
+        let storage = StorageId(u128::from_be_bytes(storage));
+        if self.acquaintances.storage_of(node) != Some(storage) {
+            let seen = (storage, clock::now());
             self.strangers.lock().unwrap_or_else(PoisonError::into_inner).insert(asking.name.clone(), seen);
         }
     }

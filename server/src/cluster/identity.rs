@@ -307,6 +307,12 @@ impl Acquaintances {
         seen.get(&node).is_some_and(|seen| seen.start_count > 0 && seen.run == run)
     }
 
+    /// The directory a node is known by.
+    pub fn storage_of(&self, node: NodeId) -> Option<StorageId> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&node).map(|seen| seen.storage)
+    }
+
     /// Takes note of the position a believed peer says in a frame. False when another start of that peer has been met
     /// since: of two processes with one identity, only the one met last is heard.
     pub fn hear(&self, node: NodeId, run: u64, position: u64) -> bool {
