@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use trefoil_placement::NodeId;
 use trefoil_proto::v1;
 use trefoil_world::task;
 
 use crate::address::Address;
 use crate::call::How;
 use crate::cluster::{ClusterMap, NodeStatus};
-use crate::error::Error;
+use crate::error::{Error, Kind, Outcome};
 use crate::retry::{Access, Repeat};
 use crate::routes::{Aim, Routes};
 use crate::wire::Lanes;
@@ -28,6 +29,20 @@ pub(crate) struct Shared {
     routes: Mutex<Routes>,
     pub(crate) lanes: Lanes,
     refreshing: AtomicBool,
+}
+
+/// Another node may have taken over the address of the one that was asked.
+///
+/// # Errors
+/// It was another one that answered: nothing is known of the one that was asked.
+pub(crate) fn answered_by(asked: NodeId, answered: NodeId) -> Result<(), Error> {
+    match asked == answered {
+        true => Ok(()),
+        false => {
+            let why = format!("{answered} answers at the address of {asked}");
+            Err(Error::new(Kind::Unavailable, Outcome::NotDone, why))
+        }
+    }
 }
 
 impl Shared {
@@ -62,6 +77,12 @@ impl Shared {
         let how = How { aim, access: Access::Read, repeat: Repeat::Never, timeout, patience: PATIENCE };
         let (reply, asked) = self.call_and_tell(&v1::StatusRequest {}, &how).await?;
         let status = NodeStatus::from(reply);
+        // One that is no member yet does not know its id.
+        if let Aim::Node(node) = how.aim
+            && status.node != NodeId::default()
+        {
+            answered_by(node, status.node)?;
+        }
         self.routes().learn_status(&asked, &status);
         Ok(status)
     }

@@ -4,6 +4,7 @@ pub mod config;
 pub mod error;
 
 pub mod disk;
+pub mod stderr;
 pub mod writer;
 
 pub mod replica_record;

@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use trefoil_server::config::{BadSetting, Cli, Command, Config, RawConfig, Serve};
 use trefoil_server::node::{Node, Ports};
 use trefoil_server::writer::Fatal;
-use trefoil_server::{dev, disk};
+use trefoil_server::{dev, disk, stderr};
 
 // A request is a few dozen small allocations; the system's allocator was a tenth of a put's CPU.
 #[global_allocator]
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         // SAFETY: ends the process without running anything else.
         Ok(Ended::Stopped) => unsafe { libc::_exit(0) },
         Err(error) => {
-            eprintln!("kvd: {error:#}");
+            stderr::say(format_args!("kvd: {error:#}"));
             let usage = error.downcast_ref::<BadSetting>().is_some() || error.downcast_ref::<BadFile>().is_some();
             let code = if usage { EXIT_USAGE } else { EXIT_NOT_STARTED };
             // A node that had been started still holds its database, as above.
@@ -61,7 +61,7 @@ fn one_line(error: &toml::de::Error, text: &str) -> String {
 /// A broken invariant in one task leaves the others with half a node: all of it ends.
 fn end_at_a_panic() {
     std::panic::set_hook(Box::new(|panic| {
-        eprintln!("kvd: stopping at once: {panic}");
+        stderr::say(format_args!("kvd: stopping at once: {panic}"));
         // SAFETY: ends the process without running anything else.
         unsafe { libc::_exit(EXIT_BROKEN) }
     }));
@@ -121,15 +121,15 @@ fn configure(serve: &Serve) -> anyhow::Result<Option<Config>> {
 
 fn log_to_stderr(level: &str) -> anyhow::Result<()> {
     // The Raft library reports what this server reports itself, and complains at every stop.
-    let filter = EnvFilter::try_new(format!("{level},openraft=off,h2=warn,hyper=warn,tower=warn"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let filter = EnvFilter::try_new(format!("{level},openraft=off,h2=error,hyper=warn,tower=warn"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| stderr::Lossy).with_target(false).init();
     Ok(())
 }
 
 /// After a failed write the process ends at once: nothing may be flushed, closed or answered.
 fn fatal() -> Fatal {
     Arc::new(|why| {
-        eprintln!("kvd: stopping at once: {why}");
+        stderr::say(format_args!("kvd: stopping at once: {why}"));
         // SAFETY: ends the process without running anything else.
         unsafe { libc::_exit(EXIT_DISK) }
     })

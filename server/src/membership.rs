@@ -49,6 +49,7 @@ use crate::replica_record::ReplicaRecord;
 use crate::replication::leader::LONG_READS_MAX;
 use crate::replication::{Consistency, Replica};
 use crate::router::{LocalReplicas, Router};
+use crate::stderr;
 use crate::verify::{self, Comparison, Difference};
 use crate::writer::ManifestNotes;
 
@@ -405,7 +406,7 @@ impl Membership {
                     "ready to serve client requests at {}",
                     self.shared.config.listen_client
                 );
-                eprintln!("{}: ready to serve client requests", self.shared.config.name);
+                stderr::say(format_args!("{}: ready to serve client requests", self.shared.config.name));
             }
         }
     }

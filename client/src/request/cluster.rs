@@ -13,6 +13,7 @@ use crate::cluster::{ClusterMap, Digest, NodeStatus};
 use crate::error::Error;
 use crate::retry::{Access, Repeat};
 use crate::routes::Aim;
+use crate::shared::answered_by;
 
 /// Fetches the map when awaited; see [`Client::map`].
 #[derive(Clone, Debug)]
@@ -120,7 +121,9 @@ impl DigestOf {
             timeout: self.timeout,
             patience: self.timeout,
         };
-        self.client.shared.call(&request, &how).await.map(Digest::from)
+        let digest = self.client.shared.call(&request, &how).await.map(Digest::from)?;
+        answered_by(self.node, digest.node)?;
+        Ok(digest)
     }
 }
 

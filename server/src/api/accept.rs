@@ -92,7 +92,7 @@ pub fn connections(
     max: usize,
     earned: Earned,
 ) -> impl Stream<Item = io::Result<Connection>> {
-    let places = Arc::new(Semaphore::new(max));
+    let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
     let (accepted, stream) = tokio::sync::mpsc::channel(1);
     let mut refused = RefusedConnections::default();
     let accept = async move {

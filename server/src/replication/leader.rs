@@ -166,20 +166,21 @@ impl LeaderReplica {
         self.pin(effective)
     }
 
-    /// One key as of now needs no snapshot: its row is one row.
+    /// One key as of now needs no snapshot when it is there: its row is one row, and says its revision. At which revision
+    /// a key is absent only a snapshot knows.
     fn read_key(&self, op: &RangeOp, effective: Effective) -> Result<Answer, Error> {
         let view = self.raft.published().view();
         let found = mvcc::range(self.raft.engine().as_ref(), view.store.number(), &view.head, op, usize::MAX);
         let reply = found.map_err(|error| broken(&self.raft, &error))??;
-        // The row may be newer than the view that was loaded before it; so may be its absence.
-        let newest = match reply.pairs.first() {
-            Some(pair) => pair.mod_revision,
-            None => {
-                let head = Head::load(self.raft.engine().as_ref(), view.store.number());
-                head.map_err(|error| broken(&self.raft, &error))?.revision
-            }
-        };
-        Ok(Answer { reply, revision: newest.max(view.head.revision), effective })
+        // The row may be newer than the view that was loaded before it.
+        if let Some(pair) = reply.pairs.first() {
+            let revision = pair.mod_revision.max(view.head.revision);
+            return Ok(Answer { reply, revision, effective });
+        }
+        let Scan { read, view, head, .. } = self.pin(effective)?;
+        let found = mvcc::range(read.as_ref(), view.store.number(), &head, op, usize::MAX);
+        let reply = found.map_err(|error| broken(&self.raft, &error))??;
+        Ok(Answer { reply, revision: head.revision, effective })
     }
 
     fn pin(&self, effective: Effective) -> Result<Scan, Error> {
