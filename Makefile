@@ -14,7 +14,7 @@ define stage
 	echo "== $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: setup run build test bench record-golden $(foreach n,1 2 3 4 5 6 7 8 9 10 11,show-cluster-$(n))
+.PHONY: setup run build test bench sim chaos record-golden $(foreach n,1 2 3 4 5 6 7 8 9 10 11,show-cluster-$(n))
 
 # libclang for RocksDB's bindings, strace for the disk-error tests.
 setup:
@@ -47,6 +47,19 @@ test: setup
 # costs too much. The bounds are microseconds of CPU where an echo costs 20, and are scaled where it costs more.
 bench: build
 	$(BIN)/kvbench --kvd $(BIN)/kvd --put-us-max 120 --get-us-max 60
+
+# Whole clusters in one thread: SEEDS of them from FROM on, one process each.
+SEEDS ?= 200
+FROM ?= 1
+sim: build
+	$(BIN)/sim --seeds $(SEEDS) --from $(FROM)
+
+# Five processes in network namespaces (as root), under faults: each workload for TIME_LIMIT seconds.
+TIME_LIMIT ?= 40
+chaos: build
+	for workload in register append set; do \
+	  $(BIN)/jepsen test --workload $$workload --time-limit $(TIME_LIMIT) --kvd $(BIN)/kvd --out $(CARGO_TARGET_DIR)/chaos || exit $$?; \
+	done
 
 # One target for each promise of the first stage: prints its figures, fails when missed. The short forms run in
 # `make test`.

@@ -1,0 +1,66 @@
+//! Nodes on the loopback interface: for machines without root. Processes can be killed and stopped; the network between
+//! them cannot be touched.
+//!
+//! Linux answers at every address of 127.0.0.0/8. Each node has one of its own, so ports are never taken by others: not
+//! by another run, and not by an outgoing connection while a node is down.
+//!
+//! Left out: a proxy between each pair of nodes, which would give network faults here too.
+
+use std::net::Ipv4Addr;
+
+use anyhow::bail;
+
+use super::{Place, RunId, ensure_possible};
+use crate::cleanup::RunRecord;
+
+/// How many loopback backends a process may have at a time.
+const BACKENDS_MAX: u32 = 1000;
+
+/// See the file's head.
+#[derive(Debug)]
+pub struct Loopback {
+    places: Vec<Place>,
+    record: RunRecord,
+}
+
+impl Loopback {
+    /// See [`super::Backend::loopback`].
+    pub(super) fn build(nodes: usize) -> anyhow::Result<Loopback> {
+        Loopback::with_prefix(nodes, &[])
+    }
+
+    /// Nodes whose commands begin with `prefix`.
+    pub(crate) fn with_prefix(nodes: usize, prefix: &[&str]) -> anyhow::Result<Loopback> {
+        ensure_possible(nodes)?;
+        let (run, record) = claim()?;
+        let prefix: Vec<String> = prefix.iter().map(|&word| word.to_owned()).collect();
+        let place = |node| Place::new(node, host(&run, node), prefix.clone());
+        Ok(Loopback { places: (0..nodes).map(place).collect(), record })
+    }
+
+    pub(super) fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    pub(super) fn record(&mut self) -> &mut RunRecord {
+        &mut self.record
+    }
+}
+
+/// A name for the run that no other one has.
+fn claim() -> anyhow::Result<(RunId, RunRecord)> {
+    for number in 0..BACKENDS_MAX {
+        let run = RunId::parse(&format!("lo{}x{number}", std::process::id()))?;
+        if let Some(record) = RunRecord::claim(&run)? {
+            return Ok((run, record));
+        }
+    }
+    bail!("this process has {BACKENDS_MAX} clusters on the loopback interface already")
+}
+
+/// `127.a.b.n`; `a` is above 0, out of the way of those who use 127.0.0.1.
+fn host(run: &RunId, node: usize) -> Ipv4Addr {
+    let number = run.number();
+    let node = u8::try_from(node + 1).expect("there are at most NODES_MAX nodes");
+    Ipv4Addr::new(127, (1 + number % 254) as u8, (number >> 16) as u8, node)
+}

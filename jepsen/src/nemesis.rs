@@ -1,0 +1,147 @@
+//! The nemesis: puts faults in force, finds out whether they are, and heals them.
+//!
+//! Choosing is pure (`fault.rs`, `grudge.rs`): a seed, the number of nodes and who leads give the fault. Doing it is
+//! thin (`force.rs`). The kinds asked for come in turns, each once in a random order before any comes again, so that
+//! a run of some length has had them all. What happened is told as [`Seen`], for the history: a fault is
+//! [`FaultPhase::InForce`] only when a probe has seen it at work, and one that could not be put in force is said to
+//! be so, with the reason.
+//!
+//! Invariants:
+//!
+//! * A fault is noted before anything is done for it, so that a dropped or failed injection is healed too.
+//! * Healing heals everything, and may be repeated.
+//!
+//! Left out: when faults come and go, which is the run's choice.
+
+mod fault;
+mod force;
+mod grudge;
+
+use std::collections::BTreeSet;
+
+pub use fault::{Fault, FaultKind, Targets, UnknownFault};
+pub use grudge::{Grudge, Shape};
+
+use crate::backend::Cut;
+use crate::cluster::Cluster;
+use crate::generator::Dice;
+use crate::history::FaultPhase;
+
+/// What a fault is called (the kind asked for), what became of it, and in words whom it hits and what was seen.
+pub type Seen = (String, FaultPhase, String);
+
+/// How often the last healing is tried: a node may need longer to be ready than it is given once.
+const FINAL_ATTEMPTS: u32 = 2;
+/// Sets the nemesis' choices apart from others that are made of the same seed ("nemesis").
+const STREAM: u64 = 0x6e_656d_6573_6973;
+
+/// See the file's head.
+#[derive(Clone, Debug)]
+pub struct Nemesis {
+    kinds: Vec<FaultKind>,
+    /// Those still to come in this turn, the next one last.
+    turn: Vec<FaultKind>,
+    dice: Dice,
+    active: Vec<(FaultKind, Fault)>,
+}
+
+impl Nemesis {
+    /// One that puts faults of these kinds in force. None: it does nothing.
+    pub fn new(kinds: &[FaultKind], seed: u64) -> Nemesis {
+        Nemesis { kinds: kinds.to_vec(), turn: Vec::new(), dice: Dice::new(seed ^ STREAM), active: Vec::new() }
+    }
+
+    /// The names of the kinds of faults asked for: each must have been in force for a run to prove anything.
+    pub fn kinds(&self) -> Vec<String> {
+        self.kinds.iter().map(FaultKind::to_string).collect()
+    }
+
+    /// The faults that are not healed.
+    pub fn active(&self) -> impl Iterator<Item = &Fault> {
+        self.active.iter().map(|(_, fault)| fault)
+    }
+
+    /// Puts the next fault in force, beside those that are, and probes it. No kind is in force twice.
+    pub async fn inject(&mut self, cluster: &mut Cluster, leader: Option<usize>) -> Vec<Seen> {
+        let Some(kind) = self.next_kind() else { return Vec::new() };
+        let seen = |phase, detail: String| (kind.to_string(), phase, detail);
+        let fault = match kind.choose(&mut self.dice, cluster.nodes().len(), leader) {
+            Ok(fault) => fault,
+            Err(why) => return vec![seen(FaultPhase::Unsupported, why)],
+        };
+        if let Some(why) = why_not(&fault, cluster) {
+            return vec![seen(FaultPhase::Unsupported, why.to_owned())];
+        }
+        self.active.push((kind, fault.clone()));
+        if let Err(error) = force::inject(cluster, &fault).await {
+            return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))];
+        }
+        let injected = seen(FaultPhase::Injected, fault.to_string());
+        match force::probe(cluster, &fault, self.cuts()).await {
+            Ok(found) => vec![injected, seen(FaultPhase::InForce, format!("{fault}: {found}"))],
+            Err(error) => vec![injected, seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))],
+        }
+    }
+
+    /// Heals all faults and waits until every node is ready. What cannot be healed stays noted, and is said to be still
+    /// there.
+    pub async fn heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
+        let result = force::heal(cluster).await;
+        let (phase, said) = match &result {
+            Ok(()) => (FaultPhase::Healed, String::new()),
+            Err(error) => (FaultPhase::Injected, format!("; not healed: {error:#}")),
+        };
+        let told = |(kind, fault): &(FaultKind, Fault)| (kind.to_string(), phase, format!("{fault}{said}"));
+        let mut seen: Vec<Seen> = self.active.iter().map(told).collect();
+        match result {
+            Ok(()) => self.active.clear(),
+            Err(error) if seen.is_empty() => {
+                seen.push(("heal".to_owned(), FaultPhase::Injected, format!("not healed: {error:#}")));
+            }
+            Err(_) => {}
+        }
+        seen
+    }
+
+    /// Brings everything back, whatever was done; again if that fails. Nodes that ended by themselves are started too:
+    /// [`Cluster::ended`] knows them.
+    pub async fn final_heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
+        let mut seen = Vec::new();
+        for _ in 0..FINAL_ATTEMPTS {
+            let now = self.heal(cluster).await;
+            let healed = now.iter().all(|(_, phase, _)| *phase == FaultPhase::Healed);
+            seen.extend(now);
+            if healed {
+                break;
+            }
+        }
+        seen
+    }
+
+    /// The next kind that is not in force.
+    fn next_kind(&mut self) -> Option<FaultKind> {
+        if self.turn.is_empty() {
+            self.turn = self.kinds.clone();
+            self.dice.shuffle(&mut self.turn);
+        }
+        let free = |kind: &FaultKind| self.active.iter().all(|(active, _)| active != kind);
+        let place = self.turn.iter().rposition(free)?;
+        Some(self.turn.remove(place))
+    }
+
+    /// All that is to be dropped now.
+    fn cuts(&self) -> BTreeSet<Cut> {
+        self.active().flat_map(Fault::cuts).collect()
+    }
+}
+
+/// Why the backend has no such fault.
+fn why_not(fault: &Fault, cluster: &Cluster) -> Option<&'static str> {
+    match fault {
+        Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Pause { .. } => None,
+        Fault::Partition { .. } | Fault::PeerPortCut { .. } => cluster.router().err(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,136 @@
+//! Putting a fault in force, finding out whether it is, and undoing all faults.
+//!
+//! Undoing does not go by what was done: it removes every cut, continues every process, and starts every node that is
+//! down. So it may be repeated, and mends what an interrupted injection has half done.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{anyhow, ensure};
+use futures::future::join_all;
+use trefoil_world::{clock, task};
+
+use super::fault::Fault;
+use crate::backend::{Cut, Reach, Router, Traffic, node_name};
+use crate::cluster::Cluster;
+
+/// How long signals may take to be seen at work: a thread that waits for the disk stops when it has it.
+const SIGNAL_MAX: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Puts it in force.
+///
+/// # Errors
+/// It could not be done, or hits nobody; some of it may be in force.
+pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<()> {
+    let hit = match fault {
+        Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => cluster.kill(nodes).await?,
+        Fault::Pause { nodes, .. } => cluster.pause(nodes)?,
+        Fault::Partition { .. } | Fault::PeerPortCut { .. } => {
+            let (router, cuts) = (router(cluster)?, fault.cuts());
+            let count = cuts.len();
+            task::blocking(move || router.cut(&cuts)).await??;
+            count
+        }
+    };
+    ensure!(hit > 0, "no process was there to be hit");
+    Ok(())
+}
+
+/// Whether it is at work, as the system has it; in words what was seen. `cuts` are those of all faults in force.
+///
+/// # Errors
+/// It is not, or there is no saying.
+pub(super) async fn probe(cluster: &Cluster, fault: &Fault, cuts: BTreeSet<Cut>) -> anyhow::Result<String> {
+    match fault {
+        Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => {
+            let alive = nodes.iter().find(|&&node| !cluster.is_gone(node));
+            ensure!(alive.is_none(), "a process that was killed is there");
+            Ok("their processes are gone".to_owned())
+        }
+        Fault::Pause { nodes, .. } => {
+            // One that was down before has no threads that could be stopped.
+            let stopped = || nodes.iter().all(|&node| cluster.is_paused(node) || cluster.is_gone(node));
+            ensure!(within(SIGNAL_MAX, stopped).await, "a thread runs {SIGNAL_MAX:?} after SIGSTOP");
+            Ok("all their threads are stopped".to_owned())
+        }
+        Fault::Partition { .. } => probe_cuts(cluster, fault, Traffic::All, cuts).await,
+        Fault::PeerPortCut { .. } => {
+            let seen = probe_cuts(cluster, fault, Traffic::PeerPort, cuts.clone()).await?;
+            expect_decisions(cluster, Traffic::All, cuts).await?;
+            Ok(format!("{seen}; other ports are open"))
+        }
+    }
+}
+
+/// The kernel drops what is to be dropped and nothing else, and connections over each cut link come to nothing.
+async fn probe_cuts(
+    cluster: &Cluster,
+    fault: &Fault,
+    traffic: Traffic,
+    expected: BTreeSet<Cut>,
+) -> anyhow::Result<String> {
+    expect_decisions(cluster, traffic, expected).await?;
+    // A connection needs both directions: one attempt for each two nodes.
+    let pairs: BTreeSet<(usize, usize)> =
+        fault.cuts().iter().map(|cut| (cut.from.min(cut.to), cut.from.max(cut.to))).collect();
+    let router = router(cluster)?;
+    let attempts = pairs.iter().map(|&(from, to)| {
+        let router = router.clone();
+        task::blocking(move || router.reach(from, to, traffic.port()))
+    });
+    for (&(from, to), reach) in pairs.iter().zip(join_all(attempts).await) {
+        let passes = reach?? == Reach::Answers;
+        ensure!(!passes, "{} still connects to {}", node_name(from), node_name(to));
+    }
+    Ok(format!("{} links are silent", pairs.len()))
+}
+
+async fn expect_decisions(cluster: &Cluster, traffic: Traffic, expected: BTreeSet<Cut>) -> anyhow::Result<()> {
+    let router = router(cluster)?;
+    match task::blocking(move || router.difference(traffic, &expected)).await?? {
+        None => Ok(()),
+        Some(difference) => Err(anyhow!(difference)),
+    }
+}
+
+/// Undoes all faults, and waits until every node is ready. Each step is taken whatever became of those before it.
+///
+/// # Errors
+/// Something is still in force, or a node does not come back: the first of what went wrong.
+pub(super) async fn heal(cluster: &mut Cluster) -> anyhow::Result<()> {
+    let network = heal_network(cluster).await;
+    let resumed = resume(cluster).await;
+    let restarted = cluster.restart().await;
+    network.and(resumed).and(restarted)
+}
+
+async fn heal_network(cluster: &Cluster) -> anyhow::Result<()> {
+    let Ok(router) = cluster.router().cloned() else { return Ok(()) };
+    task::blocking(move || router.heal()).await??;
+    expect_decisions(cluster, Traffic::All, BTreeSet::new()).await
+}
+
+async fn resume(cluster: &mut Cluster) -> anyhow::Result<()> {
+    cluster.resume()?;
+    let nodes = cluster.nodes().len();
+    let running = || !(0..nodes).any(|node| cluster.is_paused(node));
+    ensure!(within(SIGNAL_MAX, running).await, "a node is stopped {SIGNAL_MAX:?} after SIGCONT");
+    Ok(())
+}
+
+fn router(cluster: &Cluster) -> anyhow::Result<Router> {
+    cluster.router().cloned().map_err(anyhow::Error::msg)
+}
+
+/// Whether it holds within `bound`.
+async fn within(bound: Duration, holds: impl Fn() -> bool) -> bool {
+    let until = clock::now() + bound;
+    while !holds() {
+        if clock::now() >= until {
+            return false;
+        }
+        clock::sleep(POLL).await;
+    }
+    true
+}

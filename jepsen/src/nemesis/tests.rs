@@ -1,0 +1,108 @@
+//! The nemesis against processes that only say that they are ready: faults of processes need no more of a node.
+
+use std::path::Path;
+
+use super::*;
+use crate::backend::{Backend, Loopback};
+
+const STAND_IN: &str = "echo ready to serve client requests >&2; exec sleep 600";
+const NODES: usize = 5;
+
+async fn cluster(folder: &Path) -> Cluster {
+    let places = Loopback::with_prefix(NODES, &["sh", "-c", STAND_IN]).expect("places");
+    Cluster::start(Backend::Loopback(places), Path::new("/bin/sh"), folder, &[]).await.expect("they are ready")
+}
+
+fn phases(seen: &[Seen]) -> Vec<FaultPhase> {
+    seen.iter().map(|(_, phase, _)| *phase).collect()
+}
+
+/// The nodes that are gone, and those that are stopped.
+fn state(cluster: &Cluster) -> (BTreeSet<usize>, BTreeSet<usize>) {
+    let gone = (0..NODES).filter(|&node| cluster.is_gone(node)).collect();
+    (gone, (0..NODES).filter(|&node| cluster.is_paused(node)).collect())
+}
+
+fn nobody() -> (BTreeSet<usize>, BTreeSet<usize>) {
+    (BTreeSet::new(), BTreeSet::new())
+}
+
+#[tokio::test]
+async fn faults_of_processes_hit_whom_they_name_and_are_healed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(folder.path()).await;
+    let mut nemesis = Nemesis::new(&[FaultKind::Kill, FaultKind::KillAll, FaultKind::Pause], 7);
+    let mut names = BTreeSet::new();
+    for _ in 0..9 {
+        let seen = nemesis.inject(&mut cluster, Some(2)).await;
+        assert_eq!(phases(&seen), [FaultPhase::Injected, FaultPhase::InForce], "{seen:?}");
+        let expected = match nemesis.active().next().expect("one is in force") {
+            Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => (nodes.clone(), BTreeSet::new()),
+            Fault::Pause { nodes, .. } => (BTreeSet::new(), nodes.clone()),
+            Fault::Partition { .. } | Fault::PeerPortCut { .. } => panic!("not asked for: {seen:?}"),
+        };
+        assert_eq!(state(&cluster), expected, "{seen:?}");
+
+        let healed = nemesis.heal(&mut cluster).await;
+        assert_eq!(phases(&healed), [FaultPhase::Healed], "{healed:?}");
+        assert_eq!(state(&cluster), nobody(), "{healed:?}");
+        assert_eq!(nemesis.active().count(), 0);
+        assert_eq!(seen[0].0, healed[0].0);
+        names.insert(seen[0].0.clone());
+    }
+    assert_eq!(names, BTreeSet::from_iter(nemesis.kinds()));
+    assert!(cluster.ended().is_empty(), "{:?}", cluster.ended());
+}
+
+#[tokio::test]
+async fn two_faults_are_in_force_at_once_and_healed_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(folder.path()).await;
+    let mut nemesis = Nemesis::new(&[FaultKind::Pause, FaultKind::KillAll], 1);
+    let mut seen = nemesis.inject(&mut cluster, None).await;
+    seen.extend(nemesis.inject(&mut cluster, None).await);
+    assert_eq!(nemesis.active().count(), 2, "{seen:?}");
+    assert!(nemesis.inject(&mut cluster, None).await.is_empty(), "no kind is in force twice");
+    let healed = nemesis.final_heal(&mut cluster).await;
+    assert_eq!(phases(&healed), [FaultPhase::Healed; 2], "{healed:?}");
+    assert_eq!(state(&cluster), nobody());
+}
+
+#[tokio::test]
+async fn healing_mends_what_it_was_not_told_of_and_may_be_repeated() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(folder.path()).await;
+    let mut nemesis = Nemesis::new(&[], 7);
+    cluster.kill(&BTreeSet::from([0, 1])).await.expect("killed");
+    cluster.pause(&BTreeSet::from([2])).expect("signalled");
+    for _ in 0..2 {
+        assert!(nemesis.final_heal(&mut cluster).await.is_empty(), "it was told of nothing");
+        assert_eq!(state(&cluster), nobody());
+    }
+    assert!(nemesis.inject(&mut cluster, Some(0)).await.is_empty(), "no kind was asked for");
+}
+
+#[tokio::test]
+async fn what_this_backend_cannot_do_is_said() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(folder.path()).await;
+    for kind in [FaultKind::Partition, FaultKind::PartitionOf(Shape::Halves), FaultKind::PeerPortCut] {
+        let mut nemesis = Nemesis::new(&[kind], 7);
+        let seen = nemesis.inject(&mut cluster, Some(0)).await;
+        assert_eq!(phases(&seen), [FaultPhase::Unsupported]);
+        assert!(seen[0].0 == kind.to_string() && seen[0].2.contains("loopback"), "{seen:?}");
+        assert!(nemesis.heal(&mut cluster).await.is_empty(), "nothing was in force");
+    }
+}
+
+#[test]
+fn all_kinds_come_before_any_comes_again() {
+    let mut nemesis = Nemesis::new(&FaultKind::ALL, 7);
+    let mut turns = Vec::new();
+    for _ in 0..3 {
+        let turn: Vec<FaultKind> = FaultKind::ALL.iter().filter_map(|_| nemesis.next_kind()).collect();
+        assert_eq!(BTreeSet::from_iter(turn.clone()), BTreeSet::from(FaultKind::ALL));
+        turns.push(turn);
+    }
+    assert!(turns[0] != turns[1] || turns[1] != turns[2], "turns differ in their order");
+}
