@@ -38,6 +38,15 @@ struct Disk {
     holds_back: bool,
 }
 
+impl Disk {
+    /// Replayed, not copied: a copy would be shared with what is visible, and each write after it cost a whole family.
+    fn sync(&mut self) {
+        for batch in self.unsynced.drain(..) {
+            replay(&mut self.durable, &batch);
+        }
+    }
+}
+
 impl MemoryEngine {
     pub fn new() -> MemoryEngine {
         MemoryEngine::default()
@@ -100,12 +109,10 @@ impl Engine for MemoryEngine {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
         let mut disk = self.lock();
         replay(&mut disk.visible, batch);
+        disk.unsynced.push(batch.clone());
         match durability {
-            Durability::Sync => {
-                disk.durable = disk.visible.clone();
-                disk.unsynced.clear();
-            }
-            Durability::NoSync => disk.unsynced.push(batch.clone()),
+            Durability::Sync => disk.sync(),
+            Durability::NoSync => {}
         }
         Ok(())
     }
@@ -116,8 +123,7 @@ impl Engine for MemoryEngine {
 
     fn flush(&self) -> Result<(), EngineError> {
         let mut disk = self.lock();
-        disk.durable = disk.visible.clone();
-        disk.unsynced.clear();
+        disk.sync();
         Ok(())
     }
 

@@ -1,0 +1,142 @@
+//! A node's disk: the memory engine and the mark, over the node's lives.
+//!
+//! When a process is killed, what it wrote is still in the system's memory and will be found. When the machine loses
+//! its power, what was synced is found and some prefix of what was not; and of the mark, which is never synced, the
+//! newest value or one it had before.
+//!
+//! A **forgetful** disk is a positive control: it says that it has synced, and after a loss of power shows itself as it
+//! was some time before. A run with one must be red.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use trefoil_jepsen::generator::Dice;
+use trefoil_server::disk::{OpenDisk, begin};
+use trefoil_server::writer::{MarkKept, MarkSlots, stored_position};
+use trefoil_store::engine::memory::MemoryEngine;
+use trefoil_store::mark::{FILE_BYTES, Mark};
+
+/// See the file's head.
+pub struct Disk {
+    engine: MemoryEngine,
+    mark: Arc<Mutex<[u8; FILE_BYTES]>>,
+    /// The mark as it was before: what a loss of power may leave.
+    old_mark: [u8; FILE_BYTES],
+    /// What a forgetful disk goes back to.
+    old_engine: Option<MemoryEngine>,
+}
+
+impl Disk {
+    /// An empty disk whose syncs take `sync`.
+    pub fn new(sync: Duration, forgetful: bool) -> Disk {
+        let engine = MemoryEngine::with_sync_delay(sync);
+        let mark = Mark::fresh_file(0);
+        let old_engine = forgetful.then(|| engine.crash(0));
+        Disk { engine, mark: Arc::new(Mutex::new(mark)), old_mark: mark, old_engine }
+    }
+
+    /// What the node's process sees.
+    pub fn engine(&self) -> &MemoryEngine {
+        &self.engine
+    }
+
+    /// Opens it for a start of the node, as the server's own disk does.
+    ///
+    /// # Errors
+    /// It has lost what was synced, or holds what cannot be read.
+    pub fn open(&self) -> Result<OpenDisk, String> {
+        let found = stored_position(&self.engine).map_err(|error| error.to_string())?;
+        let mark = self.mark_position()?;
+        if mark > found {
+            return Err(format!("lost tail: found {found}, mark {mark}"));
+        }
+        let beginning = begin(&self.engine).map_err(|error| error.to_string())?;
+        let position = stored_position(&self.engine).map_err(|error| error.to_string())?;
+        let mut mark = MarkSlots::new(MarkKept::Memory(self.mark.clone()), beginning.storage.0);
+        mark.note(position).map_err(|error| error.to_string())?;
+        Ok(OpenDisk { engine: Arc::new(self.engine.clone()), mark, position, beginning, lock: None })
+    }
+
+    /// The position the mark speaks of.
+    ///
+    /// # Errors
+    /// Neither of its slots can be read.
+    pub fn mark_position(&self) -> Result<u64, String> {
+        Mark::decode_file(&self.mark_file()).map(|mark| mark.position).map_err(|bad| bad.to_string())
+    }
+
+    /// The position that would be found after a loss of power now, at least.
+    ///
+    /// # Errors
+    /// What is stored is malformed.
+    pub fn durable_position(&self) -> Result<u64, String> {
+        stored_position(&self.engine.crash(0)).map_err(|error| error.to_string())
+    }
+
+    /// Remembers how it is now, as what a loss of power may leave of what is never synced.
+    pub fn remember(&mut self) {
+        self.old_mark = self.mark_file();
+        if let Some(old) = &mut self.old_engine {
+            *old = self.engine.crash(0);
+        }
+    }
+
+    /// Leaves what a loss of power leaves.
+    pub fn lose_power(&mut self, dice: &mut Dice) {
+        let kept = dice.below(self.engine.unsynced_batches() as u64 + 1) as usize;
+        let newest = self.mark_file();
+        let (engine, mark) = match &self.old_engine {
+            Some(old) => (old.crash(0), self.old_mark),
+            None => (self.engine.crash(kept), if dice.flag() { newest } else { self.old_mark }),
+        };
+        self.engine = engine;
+        self.old_mark = mark;
+        self.mark = Arc::new(Mutex::new(mark));
+    }
+
+    fn mark_file(&self) -> [u8; FILE_BYTES] {
+        *self.mark.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trefoil_store::engine::{Batch, Durability, Engine, Family, Read};
+
+    use super::*;
+
+    fn write(disk: &Disk, key: &[u8], durability: Durability) {
+        let mut batch = Batch::new();
+        batch.put(Family::Node, key, b"v");
+        disk.engine().write(&batch, durability).expect("memory takes it");
+    }
+
+    fn found(disk: &Disk) -> Vec<bool> {
+        let has = |key: &[u8]| disk.engine().get(Family::Node, key).expect("readable").is_some();
+        vec![has(b"synced"), has(b"unsynced")]
+    }
+
+    #[test]
+    fn power_takes_only_what_was_not_synced() {
+        let mut seen = Vec::new();
+        for seed in 0..20 {
+            let mut disk = Disk::new(Duration::from_millis(1), false);
+            write(&disk, b"synced", Durability::Sync);
+            write(&disk, b"unsynced", Durability::NoSync);
+            disk.lose_power(&mut Dice::new(seed));
+            seen.push(found(&disk));
+        }
+        assert!(seen.contains(&vec![true, true]) && seen.contains(&vec![true, false]));
+        assert!(seen.iter().all(|found| found[0]), "what was synced is there");
+    }
+
+    #[test]
+    fn a_forgetful_disk_forgets_what_it_has_synced() {
+        let mut disk = Disk::new(Duration::from_millis(1), true);
+        write(&disk, b"unsynced", Durability::Sync);
+        disk.remember();
+        write(&disk, b"synced", Durability::Sync);
+        disk.lose_power(&mut Dice::new(1));
+        assert_eq!(found(&disk), [false, true]);
+    }
+}

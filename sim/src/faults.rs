@@ -1,0 +1,259 @@
+//! Which faults come when: a schedule drawn from the seed, and what a set of faults in force makes of the cluster.
+//!
+//! Pure. Faults may overlap; what they want together is worked out anew whenever one begins or ends ([`Wanted::of`]),
+//! so that the end of one never heals another. Bringing it about is `nemesis.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use trefoil_jepsen::generator::Dice;
+
+use crate::network::{HostId, Trouble, Way};
+use crate::parameters::FaultParameters;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A node's process is killed.
+    Kill,
+    /// A node's machine loses its power.
+    PowerLoss,
+    /// All machines of the cluster lose their power at once.
+    WholePowerLoss,
+    /// A node's process stands still.
+    Pause,
+    /// From one machine to another nothing arrives.
+    CutOneWay,
+    /// Between two nodes nothing arrives.
+    CutPair,
+    /// Between a node and all others, clients too, nothing arrives.
+    Isolate,
+    /// Nothing arrives at a node.
+    Deaf,
+    /// The nodes are in two parts; clients reach both.
+    Halves,
+    /// Clients do not reach some nodes.
+    CutClients,
+    /// What a node says arrives late.
+    Slow,
+    /// A node's wall clock jumps, for good.
+    ClockJump,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 12] = [
+        Kind::Kill,
+        Kind::PowerLoss,
+        Kind::WholePowerLoss,
+        Kind::Pause,
+        Kind::CutOneWay,
+        Kind::CutPair,
+        Kind::Isolate,
+        Kind::Deaf,
+        Kind::Halves,
+        Kind::CutClients,
+        Kind::Slow,
+        Kind::ClockJump,
+    ];
+
+    /// As reports have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Kill => "kill",
+            Kind::PowerLoss => "power-loss",
+            Kind::WholePowerLoss => "whole-power-loss",
+            Kind::Pause => "pause",
+            Kind::CutOneWay => "cut-one-way",
+            Kind::CutPair => "cut-pair",
+            Kind::Isolate => "isolate",
+            Kind::Deaf => "deaf",
+            Kind::Halves => "halves",
+            Kind::CutClients => "cut-clients",
+            Kind::Slow => "slow",
+            Kind::ClockJump => "clock-jump",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How a node is not running. The later one is the worse one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Down {
+    Killed,
+    Unpowered,
+}
+
+/// What a fault does while it is in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    Down { nodes: Vec<usize>, how: Down },
+    Still { node: usize },
+    Cut { ways: Vec<Way> },
+    Slow { ways: Vec<Way>, by_ms: u64 },
+    Jump { node: usize, by_ms: i64 },
+}
+
+/// A fault with its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    pub kind: Kind,
+    pub effect: Effect,
+    pub from_ms: u64,
+    /// Healed at this time.
+    pub to_ms: u64,
+}
+
+/// The faults of a run of `nodes` nodes, by when they begin; the last one is healed by `end_ms`.
+pub fn schedule(parameters: &FaultParameters, nodes: usize, end_ms: u64, mut dice: Dice) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    let mut from_ms = parameters.from_ms + dice.below(parameters.pause_ms);
+    while from_ms < end_ms {
+        let kind = *dice.pick(&parameters.kinds);
+        let effect = effect(kind, nodes, &mut dice);
+        let to_ms = (from_ms + 50 + dice.below(parameters.lasts_ms)).min(end_ms);
+        planned.push(Planned { kind, effect, from_ms, to_ms });
+        from_ms += 100 + dice.below(parameters.pause_ms);
+    }
+    planned
+}
+
+fn effect(kind: Kind, nodes: usize, dice: &mut Dice) -> Effect {
+    let clients = HostId(nodes);
+    let node = dice.below(nodes as u64) as usize;
+    let other = (node + 1 + dice.below(nodes as u64 - 1) as usize) % nodes;
+    let (one, two) = (HostId(node), HostId(other));
+    match kind {
+        Kind::Kill => Effect::Down { nodes: vec![node], how: Down::Killed },
+        Kind::PowerLoss => Effect::Down { nodes: vec![node], how: Down::Unpowered },
+        Kind::WholePowerLoss => Effect::Down { nodes: (0..nodes).collect(), how: Down::Unpowered },
+        Kind::Pause => Effect::Still { node },
+        Kind::CutOneWay => Effect::Cut { ways: vec![(one, two)] },
+        Kind::CutPair => Effect::Cut { ways: vec![(one, two), (two, one)] },
+        Kind::Isolate => Effect::Cut { ways: both_ways(&[one], &others(one, nodes + 1)) },
+        Kind::Deaf => Effect::Cut { ways: others(one, nodes).into_iter().map(|from| (from, one)).collect() },
+        Kind::Halves => {
+            let (left, right) = halves(nodes, dice);
+            Effect::Cut { ways: both_ways(&left, &right) }
+        }
+        Kind::CutClients => Effect::Cut { ways: both_ways(&[clients], &halves(nodes, dice).0) },
+        Kind::Slow => {
+            let ways = others(one, nodes + 1).into_iter().map(|to| (one, to)).collect();
+            Effect::Slow { ways, by_ms: 20 + dice.below(400) }
+        }
+        Kind::ClockJump => Effect::Jump { node, by_ms: dice.below(120_001) as i64 - 60_000 },
+    }
+}
+
+fn others(one: HostId, hosts: usize) -> Vec<HostId> {
+    (0..hosts).map(HostId).filter(|host| *host != one).collect()
+}
+
+fn both_ways(left: &[HostId], right: &[HostId]) -> Vec<Way> {
+    let pairs = left.iter().flat_map(|one| right.iter().map(move |other| (*one, *other)));
+    pairs.flat_map(|(one, other)| [(one, other), (other, one)]).collect()
+}
+
+/// Two parts, of which neither is empty.
+fn halves(nodes: usize, dice: &mut Dice) -> (Vec<HostId>, Vec<HostId>) {
+    let mut left: Vec<HostId> = (0..nodes).map(HostId).collect();
+    dice.shuffle(&mut left);
+    let right = left.split_off(1 + dice.below(nodes as u64 - 1) as usize);
+    (left, right)
+}
+
+/// How the cluster should be. What is not named is well.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    pub down: BTreeMap<usize, Down>,
+    pub still: BTreeSet<usize>,
+    pub links: BTreeMap<Way, Trouble>,
+}
+
+impl Wanted {
+    /// What these faults, all in force, make of the cluster.
+    pub fn of<'a>(in_force: impl IntoIterator<Item = &'a Effect>) -> Wanted {
+        let mut wanted = Wanted::default();
+        for effect in in_force {
+            match effect {
+                Effect::Down { nodes, how } => {
+                    for node in nodes {
+                        let worst = wanted.down.entry(*node).or_insert(*how);
+                        *worst = (*worst).max(*how);
+                    }
+                }
+                Effect::Still { node } => {
+                    wanted.still.insert(*node);
+                }
+                Effect::Cut { ways } => {
+                    ways.iter().for_each(|way| wanted.links.entry(*way).or_default().cut = true);
+                }
+                Effect::Slow { ways, by_ms } => {
+                    ways.iter().for_each(|way| wanted.links.entry(*way).or_default().slower_ms += by_ms);
+                }
+                // It is done once, when the fault begins.
+                Effect::Jump { .. } => {}
+            }
+        }
+        wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODES: usize = 5;
+
+    fn all(kinds: &[Kind]) -> Vec<Planned> {
+        let parameters = FaultParameters { kinds: kinds.to_vec(), from_ms: 1000, lasts_ms: 3000, pause_ms: 1000 };
+        (0..20).flat_map(|seed| schedule(&parameters, NODES, 60_000, Dice::new(seed))).collect()
+    }
+
+    #[test]
+    fn faults_come_in_time_and_name_who_is_there() {
+        for planned in all(&Kind::ALL) {
+            assert!(1000 <= planned.from_ms && planned.from_ms < planned.to_ms && planned.to_ms <= 60_000);
+            let hosts: Vec<usize> = match planned.effect {
+                Effect::Down { nodes, .. } => nodes,
+                Effect::Still { node } | Effect::Jump { node, .. } => vec![node],
+                Effect::Cut { ways } | Effect::Slow { ways, .. } => {
+                    assert!(
+                        !ways.is_empty()
+                            && ways.iter().all(|(from, to)| from != to && from.0 <= NODES && to.0 <= NODES)
+                    );
+                    continue;
+                }
+            };
+            assert!(!hosts.is_empty() && hosts.iter().all(|node| *node < NODES), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn every_kind_comes() {
+        let kinds: BTreeSet<Kind> = all(&Kind::ALL).iter().map(|planned| planned.kind).collect();
+        assert_eq!(kinds, BTreeSet::from(Kind::ALL));
+        assert!(all(&[Kind::Deaf]).iter().all(|planned| planned.kind == Kind::Deaf));
+    }
+
+    #[test]
+    fn the_end_of_one_fault_does_not_heal_another() {
+        let way = (HostId(0), HostId(1));
+        let kill = Effect::Down { nodes: vec![0], how: Down::Killed };
+        let power = Effect::Down { nodes: vec![0, 1], how: Down::Unpowered };
+        let cut = Effect::Cut { ways: vec![way] };
+        let slow = Effect::Slow { ways: vec![way], by_ms: 5 };
+        let both = Wanted::of([&power, &kill, &cut, &slow, &slow]);
+        assert_eq!(both.down, BTreeMap::from([(0, Down::Unpowered), (1, Down::Unpowered)]));
+        assert_eq!(both.links, BTreeMap::from([(way, Trouble { cut: true, slower_ms: 10 })]));
+        let less = Wanted::of([&kill, &slow]);
+        assert_eq!(less.down, BTreeMap::from([(0, Down::Killed)]));
+        assert_eq!(less.links, BTreeMap::from([(way, Trouble { cut: false, slower_ms: 5 })]));
+        assert_eq!(Wanted::of([]), Wanted::default());
+    }
+}

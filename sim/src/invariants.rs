@@ -1,0 +1,195 @@
+//! What must hold after every step, read from the disks as the nodes' processes see them.
+//!
+//! * The mark is never above what would be found after a loss of power.
+//! * A term has one leader.
+//! * What one replica has applied at an index, every replica of its partition applies there, for ever.
+//! * Within a life of a node no replica's applied index goes back, and it never passes the end of its log.
+//! * Replicas at the same applied index are in the same state: revision, content sum, log time, and the rest of what
+//!   the head says.
+//!
+//! A disk is looked at when its writer has written since the last look.
+//!
+//! Left out: what no disk shows, which is for the histories' checkers.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use trefoil_causality::ReplicaId;
+use trefoil_placement::PartitionId;
+use trefoil_server::raft::types::{decode_applied, decode_log_id, decode_vote, term_of};
+use trefoil_server::replica_record::ReplicaRecord;
+use trefoil_server::writer::stored_position;
+use trefoil_store::engine::memory::MemoryEngine;
+use trefoil_store::engine::{Family, Order, Read, Visit};
+use trefoil_store::key::{self, StoreNumber};
+use trefoil_store::mvcc::Head;
+
+use crate::disk::Disk;
+
+/// What was seen of the cluster so far.
+#[derive(Default)]
+pub struct Invariants {
+    /// Per partition and term.
+    leaders: BTreeMap<(PartitionId, u64), ReplicaId>,
+    /// Per partition and index: the row of what was applied there.
+    applied: BTreeMap<(PartitionId, u64), Bytes>,
+    /// Per partition and index: the head of a replica that had applied up to there.
+    heads: BTreeMap<(PartitionId, u64), Head>,
+    nodes: BTreeMap<usize, Life>,
+}
+
+/// What was seen of one life of a node.
+#[derive(Default)]
+struct Life {
+    starts: u64,
+    position: u64,
+    applied: BTreeMap<ReplicaId, (StoreNumber, u64)>,
+}
+
+/// What a look at a replica shows.
+struct Seen {
+    replica: ReplicaId,
+    partition: PartitionId,
+    store: StoreNumber,
+    term: u64,
+    /// Who leads that term, if this replica knows.
+    leader: Option<ReplicaId>,
+    applied: Option<u64>,
+    purged: Option<u64>,
+}
+
+impl Invariants {
+    /// Looks at a node's disk in its `starts`-th life. Gives a line for the trace when something has changed.
+    ///
+    /// # Errors
+    /// What does not hold.
+    pub fn look(&mut self, node: usize, starts: u64, disk: &Disk) -> Result<Option<String>, String> {
+        let position = stored_position(disk.engine()).map_err(|error| error.to_string())?;
+        let life = self.nodes.entry(node).or_default();
+        if life.starts != starts {
+            *life = Life { starts, ..Life::default() };
+        }
+        if life.position == position {
+            return Ok(None);
+        }
+        life.position = position;
+        check_mark(disk)?;
+        let mut line = format!("n{} wrote {position}:", node + 1);
+        for seen in replicas(disk.engine())? {
+            let Seen { replica, partition, term, applied, .. } = &seen;
+            line.push_str(&format!(" {replica} of {partition} at term {term}, applied {applied:?};"));
+            self.check(node, disk.engine(), seen).map_err(|why| format!("n{}: {why}", node + 1))?;
+        }
+        Ok(Some(line))
+    }
+
+    fn check(&mut self, node: usize, engine: &MemoryEngine, seen: Seen) -> Result<(), String> {
+        if let Some(leader) = seen.leader {
+            let known = *self.leaders.entry((seen.partition, seen.term)).or_insert(leader);
+            if known != leader {
+                return Err(format!("{} has two leaders in term {}: {known} and {leader}", seen.partition, seen.term));
+            }
+        }
+        let Some(applied) = seen.applied else { return Ok(()) };
+        let life = self.nodes.entry(node).or_default();
+        let before = life.applied.insert(seen.replica, (seen.store, applied));
+        match before {
+            Some((_, before)) if before > applied => {
+                return Err(format!("{} went back from index {before} to {applied}", seen.replica));
+            }
+            // In the same store everything since the last look was applied from the log.
+            Some((store, before)) if store == seen.store => {
+                self.check_entries(engine, &seen, before + 1, applied, true)?;
+            }
+            // After a start, or with a snapshot, it is there at once; the log may begin behind it.
+            Some(_) | None => self.check_entries(engine, &seen, applied, applied, false)?,
+        }
+        self.check_head(engine, &seen, applied)
+    }
+
+    /// Compares the entries `first..=last`, which this replica has applied, with what others have applied there.
+    fn check_entries(
+        &mut self,
+        engine: &MemoryEngine,
+        seen: &Seen,
+        first: u64,
+        last: u64,
+        complete: bool,
+    ) -> Result<(), String> {
+        for index in first..=last {
+            let Some(row) = get(engine, Family::Log, &key::log::entry(seen.replica, index))? else {
+                if complete && Some(index) > seen.purged {
+                    return Err(format!("{} has applied {index}, which is not in its log", seen.replica));
+                }
+                continue;
+            };
+            let known = self.applied.entry((seen.partition, index)).or_insert_with(|| row.clone());
+            if *known != row {
+                return Err(format!("{} has applied another entry at {index} than others", seen.replica));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_head(&mut self, engine: &MemoryEngine, seen: &Seen, applied: u64) -> Result<(), String> {
+        let head = Head::load(engine, seen.store).map_err(|error| error.to_string())?;
+        let known = self.heads.entry((seen.partition, applied)).or_insert(head);
+        match *known == head {
+            true => Ok(()),
+            false => Err(format!("{} is at {applied} in state {head:?}, others in {known:?}", seen.replica)),
+        }
+    }
+}
+
+fn check_mark(disk: &Disk) -> Result<(), String> {
+    let (mark, durable) = (disk.mark_position()?, disk.durable_position()?);
+    match mark <= durable {
+        true => Ok(()),
+        false => Err(format!("the mark says that {mark} is synced, but only {durable} is")),
+    }
+}
+
+/// The replicas of a node.
+fn replicas(engine: &MemoryEngine) -> Result<Vec<Seen>, String> {
+    let mut rows = Vec::new();
+    let scanned = engine.scan(Family::Node, &key::node::replicas(), Order::Ascending, &mut |row, value| {
+        rows.push((key::node::decode_replica(row), Bytes::copy_from_slice(value)));
+        Visit::Next
+    });
+    scanned.map_err(|error| error.to_string())?;
+    rows.into_iter()
+        .map(|(replica, record)| {
+            let record = ReplicaRecord::decode(record).map_err(|malformed| malformed.to_string())?;
+            see(engine, replica.ok_or("a replica's key is malformed")?, record)
+        })
+        .collect()
+}
+
+fn see(engine: &MemoryEngine, replica: ReplicaId, record: ReplicaRecord) -> Result<Seen, String> {
+    let vote = get(engine, Family::Log, &key::log::vote(replica))?.map(decode_vote).transpose();
+    let vote = vote.map_err(|malformed| malformed.to_string())?;
+    let purged = get(engine, Family::Log, &key::log::purged(replica))?.map(decode_log_id).transpose();
+    let purged = purged.map_err(|malformed| malformed.to_string())?;
+    let applied = get(engine, Family::State, &key::state::applied(record.store))?.map(decode_applied).transpose();
+    let applied = applied.map_err(|malformed| malformed.to_string())?.and_then(|(applied, _)| applied);
+    let term = vote.as_ref().map_or(0, |vote| vote.leader_id().term);
+    if let Some(applied) = applied.as_ref().filter(|applied| term_of(applied) > term) {
+        return Err(format!("{replica} has applied an entry of term {}, but has seen only {term}", term_of(applied)));
+    }
+    Ok(Seen {
+        replica,
+        partition: record.partition,
+        store: record.store,
+        term,
+        leader: vote.filter(|vote| vote.is_committed()).map(|vote| vote.leader_id().voted_for),
+        applied: applied.map(|applied| applied.index()),
+        purged: purged.map(|purged| purged.index()),
+    })
+}
+
+fn get(engine: &MemoryEngine, family: Family, key: &[u8]) -> Result<Option<Bytes>, String> {
+    engine.get(family, key).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+//! Each invariant is broken once on purpose, on disks written by hand.
+
+use std::time::Duration;
+
+use trefoil_causality::Revision;
+use trefoil_placement::Mode;
+use trefoil_server::raft::types::{Membership, encode_applied, encode_vote, log_id, vote};
+use trefoil_store::engine::{Batch, Durability, Engine};
+
+use super::*;
+
+const TERM: u64 = 3;
+
+/// What a replica's rows say.
+struct Rows<'a> {
+    replica: u64,
+    leader: u64,
+    applied: u64,
+    entries: &'a [(u64, &'a [u8])],
+    revision: u64,
+}
+
+impl Default for Rows<'_> {
+    fn default() -> Self {
+        Rows { replica: 1, leader: 1, applied: 2, entries: &[(1, b"a"), (2, b"b")], revision: 2 }
+    }
+}
+
+impl Rows<'_> {
+    /// Writes them as one batch of a writer at `position`.
+    fn write(&self, disk: &Disk, position: u64, durability: Durability) {
+        let (replica, store) = (ReplicaId(self.replica), StoreNumber(1));
+        let record = ReplicaRecord { partition: PartitionId::DEFAULT, store, mode: Mode::Leader };
+        let applied = encode_applied(&Some(log_id(TERM, self.applied)), &Membership::default());
+        let head = Head { revision: Revision(self.revision), ..Head::empty() };
+        let mut batch = Batch::new();
+        batch.put(Family::Node, key::node::POSITION, &position.to_be_bytes());
+        batch.put(Family::Node, &key::node::replica(replica), &record.encode());
+        batch.put(Family::Log, &key::log::vote(replica), &encode_vote(&vote(TERM, ReplicaId(self.leader), true)));
+        batch.put(Family::State, &key::state::applied(store), &applied);
+        batch.put(Family::State, &key::state::head(store), &head.encode());
+        for (index, row) in self.entries {
+            batch.put(Family::Log, &key::log::entry(replica, *index), row);
+        }
+        disk.engine().write(&batch, durability).expect("memory takes it");
+    }
+}
+
+/// Looks at `first` on one node, then at `then` on it or on another one.
+fn looks(first: &Rows<'_>, then: &Rows<'_>, same_node: bool) -> Result<(), String> {
+    let mut invariants = Invariants::default();
+    let (one, other) = (Disk::new(Duration::ZERO, false), Disk::new(Duration::ZERO, false));
+    first.write(&one, 1, Durability::Sync);
+    let line = invariants.look(0, 1, &one)?;
+    assert!(line.is_some() && invariants.look(0, 1, &one)?.is_none(), "only what is new is looked at");
+    let (node, disk) = if same_node { (0, &one) } else { (1, &other) };
+    then.write(disk, 2, Durability::Sync);
+    invariants.look(node, 1, disk).map(|_| ())
+}
+
+#[test]
+fn what_does_not_hold_is_found() {
+    let well = Rows::default;
+    let cases: [(&str, Rows<'_>, bool, Option<&str>); 8] = [
+        ("another replica with the same", Rows { replica: 2, ..well() }, false, None),
+        ("one entry more", Rows { applied: 3, entries: &[(3, b"c")], revision: 3, ..well() }, true, None),
+        (
+            "a replica behind",
+            Rows { replica: 2, applied: 1, entries: &[(1, b"a")], revision: 1, ..well() },
+            false,
+            None,
+        ),
+        ("another entry", Rows { replica: 2, entries: &[(2, b"x")], ..well() }, false, Some("another entry at 2")),
+        ("another leader", Rows { replica: 2, leader: 2, ..well() }, false, Some("two leaders")),
+        ("another state", Rows { replica: 2, revision: 9, ..well() }, false, Some("in state")),
+        ("a hole in the log", Rows { applied: 4, entries: &[(4, b"d")], ..well() }, true, Some("not in its log")),
+        ("going back", Rows { applied: 1, ..well() }, true, Some("went back")),
+    ];
+    for (what, then, same_node, expected) in cases {
+        let found = looks(&well(), &then, same_node);
+        match expected {
+            None => assert_eq!(found, Ok(()), "{what}"),
+            Some(words) => assert!(found.as_ref().is_err_and(|why| why.contains(words)), "{what}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_new_life_may_begin_behind_the_last_one() {
+    let mut invariants = Invariants::default();
+    let disk = Disk::new(Duration::ZERO, false);
+    Rows::default().write(&disk, 1, Durability::Sync);
+    invariants.look(0, 1, &disk).expect("all is well");
+    Rows { applied: 1, revision: 1, ..Rows::default() }.write(&disk, 2, Durability::Sync);
+    assert!(invariants.look(0, 2, &disk).is_ok());
+}
+
+#[test]
+fn a_mark_above_the_disk_is_found() {
+    let disk = Disk::new(Duration::ZERO, false);
+    let mut open = disk.open().expect("an empty disk opens");
+    Rows::default().write(&disk, open.position + 1, Durability::NoSync);
+    let mut invariants = Invariants::default();
+    assert!(invariants.look(0, 1, &disk).is_ok());
+    open.mark.note(open.position + 1).expect("memory takes it");
+    Rows::default().write(&disk, open.position + 2, Durability::NoSync);
+    let found = invariants.look(0, 1, &disk);
+    assert!(found.as_ref().is_err_and(|why| why.contains("the mark says")), "{found:?}");
+}

@@ -1,0 +1,245 @@
+//! Simulation: whole clusters in one thread, under simulated time, network and disks, from one number.
+//!
+//! A run has two phases. In the first clients load the cluster while faults come and go as the seed says; whatever
+//! happens, nothing wrong may be seen. Then everything is healed, and the cluster must serve and converge within a
+//! bound. Server and client library are the ones that are shipped; the world they run in is not.
+//!
+//! The modules, in the order to read them: [`parameters`] makes a run of a seed; [`network`], [`disk`] and [`machine`]
+//! are the world; [`cluster`] has nodes in it; [`faults`] plans and [`nemesis`] acts; [`clients`] ask and [`liveness`]
+//! asks last; [`invariants`] and the chaos harness's checkers judge; [`trace`] tells two runs apart.
+//!
+//! Invariants:
+//!
+//! * Everything that happens comes from the seed: two processes that run it leave the same trace.
+//! * A process runs one seed: libraries may keep state that outlives a run.
+//!
+//! Left out: failing disks, and schedules of threads, since there is one.
+
+pub mod clients;
+pub mod cluster;
+pub mod disk;
+pub mod faults;
+pub mod invariants;
+pub mod liveness;
+pub mod machine;
+pub mod nemesis;
+pub mod network;
+pub mod parameters;
+pub mod trace;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
+use trefoil_jepsen::checker::{Valid, Verdict, worst};
+use trefoil_jepsen::history::{Operation, Outcome, What, pair};
+use trefoil_jepsen::workload::Workload;
+use trefoil_jepsen::workload::register::Registers;
+use trefoil_world::{clock, task};
+
+use crate::clients::{Asking, Book, Load};
+use crate::cluster::Cluster;
+use crate::invariants::Invariants;
+use crate::nemesis::{Nemesis, Noted};
+use crate::parameters::{Parameters, Part, dice};
+use crate::trace::Trace;
+
+/// How much longer than its bound the liveness phase may take to end: calls that were begun have their own deadline.
+const ENDED_IN: Duration = Duration::from_secs(15);
+
+/// A bug that is there on purpose, to show that it is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Disks that have not synced what they say they have.
+    ForgetfulDisks,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub seed: u64,
+    pub valid: Valid,
+    pub verdicts: Vec<Verdict>,
+    pub simulated_ms: u64,
+    /// Per kind of call: how many ended ok, as failed, as unknown.
+    pub operations: BTreeMap<String, [u64; 3]>,
+    /// How often each kind of fault was in force.
+    pub faults: BTreeMap<String, u64>,
+    pub connections: u64,
+    pub trace_lines: u64,
+    pub trace_sha256: String,
+}
+
+/// Runs a seed. Call it once in a process.
+pub fn run(seed: u64, planted: Option<Planted>, trace: Trace) -> Report {
+    Run::<Registers>::new(Parameters::of(seed), planted, trace).play()
+}
+
+/// A run of one workload.
+struct Run<W: Workload> {
+    parameters: Parameters,
+    cluster: Cluster,
+    nemesis: Nemesis,
+    invariants: Invariants,
+    book: Book<W::Call, W::Reply>,
+    trace: Trace,
+    /// Invariants that do not hold: with the first one the run is over.
+    violations: Vec<String>,
+}
+
+impl<W: Workload + Default> Run<W> {
+    fn new(parameters: Parameters, planted: Option<Planted>, trace: Trace) -> Run<W> {
+        trace.line(0, format_args!("{parameters:?}"));
+        let faults = dice(parameters.seed, Part::Faults);
+        let planned = faults::schedule(&parameters.faults, parameters.nodes, parameters.safety_ms, faults);
+        Run {
+            cluster: Cluster::new(&parameters, planted == Some(Planted::ForgetfulDisks), trace.clone()),
+            nemesis: Nemesis::new(planned),
+            invariants: Invariants::default(),
+            book: Book::new(trace.clone()),
+            trace,
+            violations: Vec::new(),
+            parameters,
+        }
+    }
+
+    fn play(mut self) -> Report {
+        let (load, asking) = self.begin();
+        while self.cluster.now_ms() < self.parameters.safety_ms && !self.is_broken() {
+            let noted = self.nemesis.act(&mut self.cluster);
+            self.note(noted);
+            self.step();
+        }
+        let noted = self.nemesis.heal_all(&mut self.cluster);
+        self.note(noted);
+        let converged = self.converge(load, asking);
+        self.judge(converged)
+    }
+
+    /// Starts all nodes and the load.
+    fn begin(&mut self) -> (Load<W>, Asking<W>) {
+        (0..self.cluster.size()).for_each(|node| self.cluster.start(node));
+        let Run { parameters, cluster, book, .. } = self;
+        let endpoints = cluster.endpoints();
+        let choices = dice(parameters.seed, Part::Load);
+        let begun = async {
+            let load = Load::<W>::start(&parameters.load, &endpoints, book, choices);
+            let asking = Asking { book: book.clone(), choices: load.choices.clone(), began: clock::now() };
+            (load, asking)
+        };
+        cluster.clients.run(begun)
+    }
+
+    fn note(&mut self, noted: Vec<Noted>) {
+        let at = Duration::from_millis(self.cluster.now_ms());
+        for (kind, phase, detail) in noted {
+            self.book.record(at, What::Fault { name: kind.name().into(), phase, detail });
+        }
+    }
+
+    /// Lets a millisecond pass, and looks whether all is as it must be.
+    fn step(&mut self) {
+        self.cluster.step();
+        for node in 0..self.cluster.size() {
+            // A loss of power takes un-synced applies: its disk is looked at again in the node's next life.
+            if !self.cluster.runs(node) {
+                continue;
+            }
+            let (disk, starts) = self.cluster.disk(node);
+            match self.invariants.look(node, starts, disk) {
+                Ok(None) => {}
+                Ok(Some(line)) => self.trace.line(self.cluster.now_ms(), line),
+                Err(why) => {
+                    self.trace.line(self.cluster.now_ms(), format_args!("violated: {why}"));
+                    self.violations.push(why);
+                }
+            }
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        !self.violations.is_empty() || !self.cluster.broken().is_empty()
+    }
+
+    /// The liveness phase. Nothing is known about it when the run was over before.
+    fn converge(&mut self, load: Load<W>, asking: Asking<W>) -> Verdict {
+        const CHECKER: &str = "liveness";
+        let endpoints = self.cluster.endpoints();
+        let start = future::lazy(|_| task::spawn(liveness::converge(load, asking, endpoints)));
+        let converging: JoinHandle<Result<(), String>> = self.cluster.clients.run(start);
+        let until_ms = self.cluster.now_ms() + (liveness::CONVERGED_IN + ENDED_IN).as_millis() as u64;
+        while !converging.is_finished() && !self.is_broken() && self.cluster.now_ms() < until_ms {
+            self.step();
+        }
+        if self.is_broken() {
+            return Verdict::unknown(CHECKER, "the run was over before");
+        }
+        if !converging.is_finished() {
+            return Verdict::invalid(CHECKER, vec!["a call has passed its deadline".into()]);
+        }
+        match self.cluster.clients.run(converging) {
+            Ok(Ok(())) => Verdict::valid(CHECKER),
+            Ok(Err(why)) => Verdict::invalid(CHECKER, vec![why]),
+            Err(panic) => Verdict::invalid(CHECKER, vec![panic.to_string()]),
+        }
+    }
+
+    fn judge(self, converged: Verdict) -> Report {
+        let history = self.book.events();
+        let operations = pair(&history);
+        let mut verdicts = vec![
+            holds("invariants", &self.violations),
+            holds("nodes", self.cluster.broken()),
+            converged,
+            coverage::<W>(&operations),
+        ];
+        verdicts.extend(W::check(&operations));
+        for verdict in &verdicts {
+            self.trace.line(self.cluster.now_ms(), format_args!("{}: {}", verdict.checker, verdict.valid));
+        }
+        let in_force = self.nemesis.in_force().iter().map(|(kind, times)| (kind.name().to_owned(), *times));
+        Report {
+            seed: self.parameters.seed,
+            valid: worst(&verdicts),
+            verdicts,
+            simulated_ms: self.cluster.now_ms(),
+            operations: counted::<W>(&operations),
+            faults: in_force.collect(),
+            connections: self.cluster.network.carried().connections,
+            trace_lines: self.trace.count(),
+            trace_sha256: self.trace.sha256(),
+        }
+    }
+}
+
+fn holds(checker: &str, violations: &[String]) -> Verdict {
+    match violations.is_empty() {
+        true => Verdict::valid(checker),
+        false => Verdict::invalid(checker, violations.to_vec()),
+    }
+}
+
+fn counted<W: Workload>(operations: &[Operation<W::Call, W::Reply>]) -> BTreeMap<String, [u64; 3]> {
+    let mut counts: BTreeMap<String, [u64; 3]> = W::KINDS.iter().map(|kind| ((*kind).to_owned(), [0; 3])).collect();
+    for operation in operations {
+        let place = match operation.outcome {
+            Outcome::Ok(_) => 0,
+            Outcome::Fail(_) => 1,
+            Outcome::Info(_) => 2,
+        };
+        counts.entry(W::kind(&operation.call).to_owned()).or_default()[place] += 1;
+    }
+    counts
+}
+
+/// Whether every kind of call has succeeded: otherwise the run proves little.
+fn coverage<W: Workload>(operations: &[Operation<W::Call, W::Reply>]) -> Verdict {
+    let counts = counted::<W>(operations);
+    let missing: Vec<&str> = counts.iter().filter(|(_, [ok, ..])| *ok == 0).map(|(kind, _)| kind.as_str()).collect();
+    match missing.is_empty() {
+        true => Verdict::valid("coverage"),
+        false => Verdict::unknown("coverage", format!("none succeeded: {}", missing.join(", "))),
+    }
+}

@@ -1,0 +1,271 @@
+//! `sim`: runs one seed, or many in a process each.
+//!
+//! Exit codes: 0 green, 1 red, 2 a seed that proves too little, 254 bad arguments, 255 the program itself failed. Of
+//! many seeds: 1 when one is red, else 0.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::process::{ExitCode, Output};
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use futures::StreamExt;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use trefoil_jepsen::checker::Valid;
+use trefoil_sim::parameters::Parameters;
+use trefoil_sim::trace::Trace;
+use trefoil_sim::{Planted, Report};
+use trefoil_world::clock;
+
+const RED: i32 = 1;
+const BAD_ARGUMENTS: u8 = 254;
+const PROGRAM_FAILED: u8 = 255;
+/// What the line begins with that a parent reads.
+const REPORT: &str = "report: ";
+/// Lines of a failing seed's output that are shown.
+const SHOWN_LINES: usize = 30;
+/// Real time after which a seed is given up: simulated time stands still in it.
+const CHILD_MAX: Duration = Duration::from_secs(300);
+
+/// Simulated clusters under faults, from a seed
+#[derive(Debug, Parser)]
+#[command(name = "sim", version)]
+struct Args {
+    /// Run this one
+    #[arg(long, required_unless_present = "seeds", conflicts_with = "seeds")]
+    seed: Option<u64>,
+    /// Run so many, each in a process of its own
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first of them
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Processes at a time
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// Print every line of the trace
+    #[arg(long)]
+    trace: bool,
+    /// Print the nodes' logs to stderr: error, warn, info, debug or trace
+    #[arg(long)]
+    log: Option<String>,
+    /// A bug to plant, which must be found
+    #[arg(long, value_enum)]
+    plant: Option<Plant>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Plant {
+    /// Disks that have not synced what they say they have
+    ForgetfulDisks,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Nothing can be done about a terminal that takes no help.
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { BAD_ARGUMENTS } else { 0 });
+        }
+    };
+    match (args.seed, args.seeds) {
+        (Some(seed), _) => run_one(seed, &args),
+        (None, Some(seeds)) => run_many(seeds, &args).unwrap_or_else(|error| {
+            eprintln!("sim: {error}");
+            ExitCode::from(PROGRAM_FAILED)
+        }),
+        (None, None) => ExitCode::from(BAD_ARGUMENTS),
+    }
+}
+
+fn run_one(seed: u64, args: &Args) -> ExitCode {
+    end_at_a_panic(seed);
+    if let Some(level) = &args.log
+        && let Err(error) = log_to_stderr(level)
+    {
+        eprintln!("sim: --log: {error}");
+        return ExitCode::from(BAD_ARGUMENTS);
+    }
+    let planted = args.plant.map(|plant| match plant {
+        Plant::ForgetfulDisks => Planted::ForgetfulDisks,
+    });
+    println!("{:?}", Parameters::of(seed));
+    let began = clock::now();
+    let report = trefoil_sim::run(seed, planted, Trace::new(args.trace));
+    print(&report);
+    println!("{:.2} s real", began.elapsed().as_secs_f64());
+    println!("{REPORT}{}", serde_json::to_string(&report).expect("a report is plain data"));
+    ExitCode::from(match report.valid {
+        Valid::True => 0,
+        Valid::False => RED as u8,
+        Valid::Unknown => 2,
+    })
+}
+
+/// A broken invariant in one task leaves the others with half a node: the run is red and over.
+fn end_at_a_panic(seed: u64) {
+    std::panic::set_hook(Box::new(move |panic| {
+        eprintln!("seed {seed}: red: {panic}");
+        std::process::exit(RED);
+    }));
+}
+
+/// Logs show the time of the machine they come from.
+struct WallTime;
+
+impl FormatTime for WallTime {
+    fn format_time(&self, into: &mut Writer<'_>) -> fmt::Result {
+        write!(into, "{}", clock::wall_ms())
+    }
+}
+
+fn log_to_stderr(level: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let filter = EnvFilter::try_new(format!("{level},openraft=warn,h2=warn,hyper=warn,tower=warn"))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    lines.with_target(false).with_timer(WallTime).init();
+    Ok(())
+}
+
+fn print(report: &Report) {
+    for (kind, [ok, failed, unknown]) in &report.operations {
+        println!("{kind:>12}: {ok} ok, {failed} failed, {unknown} unknown");
+    }
+    for (fault, times) in &report.faults {
+        println!("{fault:>12}: {times} times in force");
+    }
+    for verdict in &report.verdicts {
+        println!("{:>12}: {}", verdict.checker, verdict.valid);
+        verdict.evidence.iter().for_each(|line| println!("{:>14}{line}", ""));
+    }
+    let seconds = report.simulated_ms as f64 / 1000.0;
+    println!(
+        "seed {}: {}, {seconds:.1} s simulated, {} connections",
+        report.seed,
+        colour(report.valid),
+        report.connections
+    );
+    println!("trace: {} lines, sha256 {}", report.trace_lines, report.trace_sha256);
+}
+
+fn colour(valid: Valid) -> &'static str {
+    match valid {
+        Valid::True => "green",
+        Valid::False => "red",
+        Valid::Unknown => "unknown",
+    }
+}
+
+/// What came of many seeds.
+#[derive(Default)]
+struct Sum {
+    green: u64,
+    unknown: Vec<u64>,
+    red: Vec<u64>,
+    simulated_ms: u64,
+    operations: u64,
+    faults: BTreeMap<String, u64>,
+}
+
+impl Sum {
+    fn add(&mut self, seed: u64, report: Option<&Report>) {
+        match report.map(|report| report.valid) {
+            Some(Valid::True) => self.green += 1,
+            Some(Valid::Unknown) => self.unknown.push(seed),
+            Some(Valid::False) | None => self.red.push(seed),
+        }
+        let Some(report) = report else { return };
+        self.simulated_ms += report.simulated_ms;
+        self.operations += report.operations.values().flatten().sum::<u64>();
+        for (fault, times) in &report.faults {
+            *self.faults.entry(fault.clone()).or_default() += times;
+        }
+    }
+
+    fn print(&self, real_seconds: f64) {
+        let seeds = self.green + (self.unknown.len() + self.red.len()) as u64;
+        let (hours, real_hours) = (self.simulated_ms as f64 / 3_600_000.0, real_seconds / 3600.0);
+        println!(
+            "{seeds} seeds, {hours:.2} simulated hours, {real_hours:.3} real hours, {} operations",
+            self.operations
+        );
+        for (fault, times) in &self.faults {
+            println!("{fault:>18}: {times} times in force");
+        }
+        println!("{} green, {} unknown, {} red", self.green, self.unknown.len(), self.red.len());
+        for (colour, seeds) in [("unknown", &self.unknown), ("red", &self.red)] {
+            if !seeds.is_empty() {
+                println!("{colour}: {seeds:?}");
+            }
+        }
+    }
+}
+
+fn run_many(seeds: u64, args: &Args) -> std::io::Result<ExitCode> {
+    let began = clock::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let sum = runtime.block_on(async {
+        let last = args.from.saturating_add(seeds);
+        let mut runs = futures::stream::iter(args.from..last)
+            .map(|seed| async move { (seed, run_child(seed, args).await) })
+            .buffered(usize::from(args.jobs));
+        let mut sum = Sum::default();
+        while let Some((seed, output)) = runs.next().await {
+            let output = output?;
+            let report = output.as_ref().and_then(read_report);
+            if report.as_ref().is_none_or(|report| report.valid == Valid::False) {
+                show_red(seed, output.as_ref(), args);
+            }
+            sum.add(seed, report.as_ref());
+        }
+        Ok::<Sum, std::io::Error>(sum)
+    })?;
+    sum.print(began.elapsed().as_secs_f64());
+    Ok(ExitCode::from(if sum.red.is_empty() { 0 } else { RED as u8 }))
+}
+
+/// Runs a seed in a process of its own; nothing comes of one that does not end.
+async fn run_child(seed: u64, args: &Args) -> std::io::Result<Option<Output>> {
+    let mut child = tokio::process::Command::new(std::env::current_exe()?);
+    child.args(["--seed", &seed.to_string()]).args(planted_as(args)).kill_on_drop(true);
+    match clock::timeout(CHILD_MAX, child.output()).await {
+        Ok(output) => output.map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+fn planted_as(args: &Args) -> Vec<&'static str> {
+    match args.plant {
+        Some(Plant::ForgetfulDisks) => vec!["--plant", "forgetful-disks"],
+        None => Vec::new(),
+    }
+}
+
+/// What a child has reported, if it came so far and its exit code says the same.
+fn read_report(output: &Output) -> Option<Report> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Report = serde_json::from_str(text.lines().rev().find_map(|line| line.strip_prefix(REPORT))?).ok()?;
+    let expected = match report.valid {
+        Valid::True => 0,
+        Valid::False => RED,
+        Valid::Unknown => 2,
+    };
+    (output.status.code() == Some(expected)).then_some(report)
+}
+
+fn show_red(seed: u64, output: Option<&Output>, args: &Args) {
+    let program = std::env::args().next().unwrap_or_else(|| "sim".into());
+    println!("seed {seed}: red; repeat with: {program} --seed {seed} {}", planted_as(args).join(" "));
+    let Some(output) = output else {
+        println!("    it did not end within {CHILD_MAX:?}");
+        return;
+    };
+    println!("    {}", output.status);
+    for stream in [&output.stdout, &output.stderr] {
+        let text = String::from_utf8_lossy(stream);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with(REPORT)).collect();
+        lines[lines.len().saturating_sub(SHOWN_LINES)..].iter().for_each(|line| println!("    {line}"));
+    }
+}

@@ -1,0 +1,177 @@
+//! Everything a run is made of, from one number.
+//!
+//! Most seeds get few kinds of fault, some get all (swarm testing, Groce and others 2012): a fault that hides another
+//! one is not in all runs. Pure; printed with each run.
+
+use std::time::Duration;
+
+use trefoil_jepsen::generator::Dice;
+
+use crate::faults::Kind;
+use crate::network::Weather;
+
+/// What a run is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameters {
+    pub seed: u64,
+    /// 3 to 5.
+    pub nodes: usize,
+    pub weather: Weather,
+    /// A node that is further away than the others, by so many milliseconds each way.
+    pub far: Option<(usize, u64)>,
+    /// Of each node.
+    pub machines: Vec<MachineParameters>,
+    pub log_entries_kept: u64,
+    pub verify_interval_s: u64,
+    pub load: LoadParameters,
+    pub faults: FaultParameters,
+    /// The load and the faults end after so much simulated time.
+    pub safety_ms: u64,
+}
+
+/// How a node's machine is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MachineParameters {
+    /// How long a sync of its disk takes.
+    pub sync: Duration,
+    /// How fast its clock runs, in parts per million: 1 000 000 is true.
+    pub rate_ppm: u64,
+    /// How far its wall clock is off.
+    pub wall_offset_ms: i64,
+}
+
+/// What clients do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadParameters {
+    pub workers: usize,
+    /// The longest pause of a worker between two calls.
+    pub pause_ms: u64,
+    pub call_timeout: Duration,
+    /// Whether the client library repeats what was surely not done.
+    pub retries: bool,
+}
+
+/// Which faults there are, and how thick they come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FaultParameters {
+    pub kinds: Vec<Kind>,
+    /// When the first one may come: at 0 the cluster has not formed.
+    pub from_ms: u64,
+    /// The longest a fault is in force.
+    pub lasts_ms: u64,
+    /// The longest until the next one comes, whether or not this one is healed.
+    pub pause_ms: u64,
+}
+
+/// Parts of a run that choose for themselves, so that one's choices do not depend on how often another chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Parameters,
+    Network,
+    Nodes,
+    Faults,
+    Load,
+}
+
+/// The choices of one part of a seed's run.
+pub fn dice(seed: u64, part: Part) -> Dice {
+    let mut all = Dice::new(seed);
+    let mut of_part = all.split();
+    for _ in 0..part as usize {
+        of_part = all.split();
+    }
+    of_part
+}
+
+impl Parameters {
+    /// What `seed` stands for.
+    pub fn of(seed: u64) -> Parameters {
+        let mut dice = dice(seed, Part::Parameters);
+        let nodes = *dice.pick(&[3, 3, 3, 4, 5]);
+        let far = one_in(&mut dice, 4).then(|| (dice.below(nodes as u64) as usize, 20 + dice.below(60)));
+        let skewed = one_in(&mut dice, 3);
+        let wrong = one_in(&mut dice, 3);
+        Parameters {
+            seed,
+            nodes,
+            weather: weather(&mut dice),
+            far,
+            machines: (0..nodes).map(|_| machine(&mut dice, skewed, wrong)).collect(),
+            log_entries_kept: *dice.pick(&[16, 32, 64, 200, 1000]),
+            verify_interval_s: 2 + dice.below(10),
+            load: load(&mut dice),
+            faults: faults(&mut dice),
+            safety_ms: 15_000 + dice.below(20_000),
+        }
+    }
+}
+
+fn one_in(dice: &mut Dice, times: u64) -> bool {
+    dice.below(times) == 0
+}
+
+fn weather(dice: &mut Dice) -> Weather {
+    let latency_min_ms = 1 + dice.below(5);
+    let spread_ms = *dice.pick(&[0, 1, 3, 10, 40]);
+    Weather { latency_min_ms, latency_max_ms: latency_min_ms + spread_ms, lost_permille: *dice.pick(&[0, 0, 1, 5, 20]) }
+}
+
+fn machine(dice: &mut Dice, skewed: bool, wrong: bool) -> MachineParameters {
+    let sync = Duration::from_micros(*dice.pick(&[200, 1_000, 4_000, 12_000, 25_000]));
+    // The choices are made whether or not they are used: what follows must not move.
+    let (rate_ppm, offset_ms) = (800_000 + dice.below(400_001), dice.below(1_200_001) as i64 - 600_000);
+    MachineParameters {
+        sync,
+        rate_ppm: if skewed { rate_ppm } else { 1_000_000 },
+        wall_offset_ms: if wrong { offset_ms } else { 0 },
+    }
+}
+
+fn load(dice: &mut Dice) -> LoadParameters {
+    LoadParameters {
+        workers: 3 + dice.below(4) as usize,
+        pause_ms: *dice.pick(&[50, 150, 300]),
+        call_timeout: Duration::from_millis(*dice.pick(&[500, 1_000, 2_000, 4_000])),
+        retries: one_in(dice, 3),
+    }
+}
+
+fn faults(dice: &mut Dice) -> FaultParameters {
+    let mut kinds = Kind::ALL.to_vec();
+    dice.shuffle(&mut kinds);
+    kinds.truncate(if one_in(dice, 4) { Kind::ALL.len() } else { 1 + dice.below(3) as usize });
+    kinds.sort();
+    FaultParameters {
+        kinds,
+        from_ms: if one_in(dice, 4) { 0 } else { 2_000 + dice.below(3_000) },
+        lasts_ms: *dice.pick(&[500, 2_000, 6_000]),
+        pause_ms: *dice.pick(&[1_500, 4_000, 8_000]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_stands_for_one_run() {
+        assert_eq!(Parameters::of(7), Parameters::of(7));
+        assert_ne!(Parameters::of(7), Parameters { seed: 7, ..Parameters::of(8) });
+        let parts = [Part::Parameters, Part::Network, Part::Nodes, Part::Faults, Part::Load];
+        let first: BTreeSet<u64> = parts.into_iter().map(|part| dice(7, part).roll()).collect();
+        assert_eq!(first.len(), parts.len(), "parts choose for themselves");
+    }
+
+    #[test]
+    fn seeds_reach_every_kind_of_fault_and_every_size() {
+        let runs: Vec<Parameters> = (0..1000).map(Parameters::of).collect();
+        for kind in Kind::ALL {
+            assert!(runs.iter().any(|run| run.faults.kinds == [kind]), "{kind} alone");
+        }
+        let sizes: BTreeSet<usize> = runs.iter().map(|run| run.nodes).collect();
+        assert_eq!(sizes, BTreeSet::from([3, 4, 5]));
+        assert!(runs.iter().all(|run| run.machines.len() == run.nodes && !run.faults.kinds.is_empty()));
+    }
+}
