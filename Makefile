@@ -55,7 +55,7 @@ sim: build
 	$(BIN)/sim --seeds $(SEEDS) --from $(FROM)
 
 # Five processes in network namespaces (as root), under faults: each workload for TIME_LIMIT seconds.
-TIME_LIMIT ?= 40
+TIME_LIMIT ?= 50
 chaos: build
 	for workload in register append set; do \
 	  $(BIN)/jepsen test --workload $$workload --time-limit $(TIME_LIMIT) --kvd $(BIN)/kvd --out $(CARGO_TARGET_DIR)/chaos || exit $$?; \

@@ -8,7 +8,7 @@
 //! Invariants:
 //!
 //! * All choices of a run come from its seed. When they meet the cluster does not: that is the operating system's.
-//! * No call is repeated: the client library's retries are off.
+//! * No call is repeated: the client library's retries are off, but for the last reads.
 //! * A run that proves too little is `unknown`, never `true`.
 
 pub mod backend;

@@ -152,8 +152,8 @@ async fn run_test<W: Workload + Default>(test: &Test) -> anyhow::Result<Valid> {
         workers: test.concurrency,
         rate: test.rate,
         call_timeout: Duration::from_secs(2),
-        fault_lasts: Duration::from_secs(5),
-        fault_pause: Duration::from_secs(3),
+        fault_lasts: Duration::from_secs(4),
+        fault_pause: Duration::from_secs(2),
     };
     let run = run::run::<W>(&mut cluster, &mut nemesis, &plan).await;
     cluster.stop().await;

@@ -26,6 +26,8 @@ use crate::workload::Workload;
 /// How long the cluster may take to serve again when all faults are healed.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// The process of the last calls: above all that workers use.
+const LAST_PROCESS: u64 = 1 << 40;
 
 /// What is done, and for how long.
 #[derive(Clone, Debug)]
@@ -105,7 +107,7 @@ pub async fn run<W: Workload + Default>(
     }
     recorder.record_faults(nemesis.final_heal(cluster).await);
     let mut verdicts = Vec::new();
-    verdicts.extend(last_calls(&shared, &recorder, &endpoints, plan).await);
+    verdicts.push(last_calls(&shared, &recorder, &endpoints, plan).await?);
     let history = recorder.events.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let operations = pair(&history);
     verdicts.extend(W::check(&operations));
@@ -186,42 +188,35 @@ async fn trouble<C, R>(
     }
 }
 
-/// Asks what is asked last until it is answered. A verdict against a cluster that does not answer any more.
+/// Asks what is asked last until it is answered, of whoever answers: these are reads. A verdict against a cluster that
+/// does not answer any more.
 async fn last_calls<W: Workload>(
     shared: &Shared<W>,
     recorder: &Arc<Recorder<W::Call, W::Reply>>,
     endpoints: &[String],
     plan: &Plan,
-) -> Option<Verdict> {
+) -> anyhow::Result<Verdict> {
     let calls = shared.lock().unwrap_or_else(PoisonError::into_inner).0.last_calls();
+    let client = Client::builder(endpoints).timeout(plan.call_timeout).connect().await?;
+    let mut worker = Worker {
+        recorder: recorder.clone(),
+        shared: shared.clone(),
+        client,
+        process: Process(LAST_PROCESS),
+        workers: 1,
+        call_timeout: plan.call_timeout,
+    };
     let deadline = clock::now() + RECOVERY_MAX;
-    let highest = plan.workers as u64 * 1_000_000;
-    for (number, call) in (0..).zip(calls) {
-        let mut process = Process(highest + number * 1_000);
-        loop {
-            let asked = connect(&endpoints[number as usize % endpoints.len()], plan.call_timeout).await;
-            if let Ok(client) = asked {
-                let mut worker = Worker {
-                    recorder: recorder.clone(),
-                    shared: shared.clone(),
-                    client,
-                    process,
-                    workers: 1,
-                    call_timeout: plan.call_timeout,
-                };
-                if worker.ask(call.clone()).await {
-                    break;
-                }
-                process = Process(worker.process.0 + 1);
-            }
+    for call in calls {
+        while !worker.ask(call.clone()).await {
             if clock::now() >= deadline {
-                let why = format!("{RECOVERY_MAX:?} after the last fault was healed a read had no answer");
-                return Some(Verdict::invalid("recovery", vec![why]));
+                let why = format!("{RECOVERY_MAX:?} after the last fault was healed {call:?} had no answer");
+                return Ok(Verdict::invalid("recovery", vec![why]));
             }
             clock::sleep(RETRY_PAUSE).await;
         }
     }
-    Some(Verdict::valid("recovery"))
+    Ok(Verdict::valid("recovery"))
 }
 
 /// A node that ended by itself is a finding.
