@@ -24,11 +24,25 @@ pub(crate) struct Failure {
 
 /// What a status means. `sent`: the request, or a part of it, may have left this process.
 pub(crate) fn read(status: &Status, sent: bool, access: Access, asked: &Address) -> Failure {
+    let sent = sent && !was_left(status);
     let answered = status.source().is_none() && sent;
     match outcome_word(status.metadata()) {
         Some(outcome) => Failure { error: worded(status, weigh(outcome, access)), answered: true },
         None => Failure { error: unworded(status, sent, access).adding(asked), answered },
     }
+}
+
+/// Whether the server, ending in order, has said that it did not look at this request: it came after the last one it
+/// took (RFC 9113, section 6.8).
+fn was_left(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            return error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// What it means that the attempt's time passed.
