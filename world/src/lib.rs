@@ -9,12 +9,15 @@
 //! * All sockets are accepted in [`net::listen`] and dialled in [`net::dial`]: limits, TLS and faults have one place.
 //! * Under a simulated world nothing here touches the operating system.
 //!
+//! Beside the world stands [`planted`]: bugs that a build of its own may have.
+//!
 //! Left out: the disk, which is the store's `Engine`.
 
 #![allow(clippy::disallowed_methods, reason = "this crate is the replacement the lint names")]
 
 pub mod clock;
 pub mod net;
+pub mod planted;
 pub mod random;
 pub mod task;
 
