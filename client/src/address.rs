@@ -2,6 +2,7 @@
 //!
 //! Names stay names: they are resolved at each dial, by the world.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use http::Uri;
@@ -10,7 +11,9 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use crate::error::{Error, Kind, Outcome};
 
 /// A host and a port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+///
+/// Ordered and not hashed: connections end in the order of the map that holds them, and the nodes see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Address(Authority);
 
 impl Address {
@@ -41,6 +44,23 @@ impl Address {
             .build()
             .expect("scheme, authority and path make a URI")
     }
+
+    /// What two addresses are compared by: the case of letters does not count.
+    fn folded(&self) -> impl Iterator<Item = u8> {
+        self.as_str().bytes().map(|byte| byte.to_ascii_lowercase())
+    }
+}
+
+impl Ord for Address {
+    fn cmp(&self, other: &Address) -> Ordering {
+        self.folded().cmp(other.folded())
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Address) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl fmt::Display for Address {
@@ -66,5 +86,19 @@ mod tests {
             assert!(Address::parse(text).is_err(), "{text}");
         }
         assert_eq!(Address::parse("http://n1:2379/").map(|a| a.to_string()).ok().as_deref(), Some("n1:2379"));
+    }
+
+    #[test]
+    fn the_order_is_that_of_equality() {
+        let at = |text: &str| Address::parse(text).expect("an address");
+        for (left, right, expected) in [
+            ("n1:1", "N1:1", Ordering::Equal),
+            ("n1:1", "n2:1", Ordering::Less),
+            ("n1:2", "N1:1", Ordering::Greater),
+            ("n1:1", "n1:11", Ordering::Less),
+        ] {
+            assert_eq!(at(left).cmp(&at(right)), expected, "{left} {right}");
+            assert_eq!(at(left) == at(right), expected.is_eq(), "{left} {right}");
+        }
     }
 }

@@ -68,7 +68,7 @@ impl Builder {
     ///
     /// # Errors
     /// `InvalidEndpoint` when an endpoint is not `host:port` or there is none; `Unreachable` when none of them
-    /// answered within the timeout.
+    /// answered within the timeout, or none that has this API: the message names each of them, and why.
     pub async fn connect(self) -> Result<Client, Error> {
         let given = self.endpoints.iter().map(|text| Address::parse(text)).collect::<Result<Vec<_>, _>>()?;
         if given.is_empty() {
@@ -85,7 +85,8 @@ impl Builder {
 /// Somebody who takes a connection and says nothing has not answered.
 fn nobody_answered(error: Error, timeout: Duration) -> Error {
     if error.kind() == Kind::Deadline {
-        return Error::new(Kind::Unreachable, Outcome::NotDone, format!("no endpoint answered within {timeout:?}"));
+        let message = format!("no endpoint answered within {timeout:?}: {error}");
+        return Error::new(Kind::Unreachable, Outcome::NotDone, message);
     }
     error
 }

@@ -49,7 +49,7 @@ impl Shared {
                 Err(failure) => failure,
             };
             self.learn_failure(&asked, how, &failure);
-            let pause = tries.after(failure.error, clock::now())?;
+            let pause = tries.after(&asked, failure.error, clock::now())?;
             tried.push(asked);
             clock::sleep(pause).await;
         }
@@ -138,16 +138,19 @@ async fn answer<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncWriteExt;
     use trefoil_proto::v1;
     use trefoil_world::{net, task};
 
-    /// Takes connections and says nothing: closes each at once, as a full server does, or keeps it, as a frozen one.
-    async fn silent_server(keeps: bool) -> Address {
+    /// Takes connections and says this on each: nothing, and closes it, as a full server does; nothing, and keeps it, as
+    /// a frozen one; or what is not HTTP/2.
+    async fn mute_server(says: &'static [u8], keeps: bool) -> Address {
         let mut listener = net::listen("127.0.0.1:0").await.expect("a free port");
         let address = Address::parse(&listener.address().to_string()).expect("an address");
         task::spawn(async move {
             let mut kept = Vec::new();
-            while let Ok((stream, _)) = listener.accept().await {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.write_all(says).await.expect("to say something");
                 if keeps {
                     kept.push(stream);
                 }
@@ -157,9 +160,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_sent_to_a_server_that_says_nothing() {
-        for keeps in [false, true] {
-            let shared = Arc::new(Shared::new(vec![silent_server(keeps).await], 1));
+    async fn nothing_is_sent_to_a_server_that_does_not_speak_http2() {
+        for (says, keeps) in [(&b""[..], false), (b"", true), (b"HTTP/1.1 400 Bad Request\r\n\r\n", true)] {
+            let shared = Arc::new(Shared::new(vec![mute_server(says, keeps).await], 1));
             let (timeout, patience) = (Duration::from_millis(300), Duration::from_secs(2));
             let how = How { aim: Aim::Anybody, access: Access::Write, repeat: Repeat::WhenNotDone, timeout, patience };
             let error = shared.call(&v1::PutRequest::default(), &how).await.expect_err("nobody serves there");

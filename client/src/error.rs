@@ -30,7 +30,7 @@ impl Outcome {
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// No node could be reached; nothing was sent.
+    /// Nobody who has this API could be reached; nothing was done.
     Unreachable,
     /// The connection broke after the request was sent.
     ConnectionLost,

@@ -23,7 +23,8 @@
 //!
 //! * Every call ends by its deadline, with a reply or with an [`Error`] whose [`Outcome`] says what may be assumed.
 //! * A write that may have been carried out is never sent again, but within a [`Session`], where that is safe.
-//! * `NotDone` is said of a write only when the request never left this process, or when the server said so.
+//! * `NotDone` is said of a write only when the request never left this process, when the server said so, or when
+//!   whoever answered does not have this API.
 //! * Proto types do not leave this crate: `convert.rs` is the only place that knows both sides.
 //!
 //! Left out: TLS, authentication, watches and leases, which come with the server's.

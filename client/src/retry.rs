@@ -11,8 +11,10 @@
 use std::time::Duration;
 
 use trefoil_world::clock::Instant;
+use trefoil_world::planted::{self, Bug};
 use trefoil_world::random;
 
+use crate::address::Address;
 use crate::error::{Error, Kind, Outcome};
 use crate::wire::CONNECT_MAX;
 
@@ -40,6 +42,9 @@ pub(crate) enum Repeat {
 
 impl Repeat {
     fn allows(self, outcome: Outcome) -> bool {
+        if planted::is(Bug::UnknownWriteRepeated) && outcome == Outcome::Unknown {
+            return true;
+        }
         match (self, outcome) {
             (Repeat::Never, _) | (_, Outcome::Refused) | (Repeat::WhenNotDone, Outcome::Unknown) => false,
             (Repeat::WhenNotDone | Repeat::Freely, Outcome::NotDone) | (Repeat::Freely, Outcome::Unknown) => true,
@@ -58,11 +63,13 @@ pub(crate) struct Tries {
     maybe_done: bool,
     /// What came of the newest attempt that reached somebody: it says more than that another node was not reached.
     reached: Option<Error>,
+    /// Who was not reached, and the newest reason: no more than there are addresses.
+    unreached: Vec<(Address, String)>,
 }
 
 impl Tries {
     pub(crate) fn new(repeat: Repeat, deadline: Instant, patience: Duration) -> Tries {
-        Tries { repeat, deadline, patience, failed: 0, maybe_done: false, reached: None }
+        Tries { repeat, deadline, patience, failed: 0, maybe_done: false, reached: None, unreached: Vec::new() }
     }
 
     /// When the attempt that begins now is given up, so that another node can be asked. Only what may be repeated
@@ -90,13 +97,16 @@ impl Tries {
         self.deadline.saturating_duration_since(now)
     }
 
-    /// How long to wait before the next attempt.
+    /// How long to wait before the next attempt, when the one at `asked` has failed.
     ///
     /// # Errors
     /// The call's error when there will be none.
-    pub(crate) fn after(&mut self, error: Error, now: Instant) -> Result<Duration, Error> {
+    pub(crate) fn after(&mut self, asked: &Address, error: Error, now: Instant) -> Result<Duration, Error> {
         self.maybe_done |= error.outcome() == Outcome::Unknown;
-        if error.kind() != Kind::Unreachable {
+        if error.kind() == Kind::Unreachable {
+            self.unreached.retain(|(address, _)| address != asked);
+            self.unreached.push((asked.clone(), error.to_string()));
+        } else {
             self.reached = Some(error.clone());
         }
         let pause = self.pause();
@@ -110,7 +120,7 @@ impl Tries {
     }
 
     fn conclude(&mut self, error: Error) -> Error {
-        let error = self.reached.take().unwrap_or(error);
+        let error = self.reached.take().unwrap_or_else(|| self.nobody(error));
         let error = match self.failed {
             0 | 1 => error,
             attempts => error.adding(format_args!("{attempts} attempts")),
@@ -122,6 +132,15 @@ impl Tries {
             (false, outcome @ (Outcome::NotDone | Outcome::Unknown | Outcome::Refused)) => outcome,
         };
         error.with_outcome(outcome)
+    }
+
+    /// Nobody was reached: of several each is named, and why.
+    fn nobody(&self, error: Error) -> Error {
+        let each: Vec<&str> = self.unreached.iter().map(|(_, why)| why.as_str()).collect();
+        match each.len() {
+            0 | 1 => error,
+            _ => Error::new(Kind::Unreachable, Outcome::NotDone, format!("nobody answered: {}", each.join("; "))),
+        }
     }
 
     fn pause(&self) -> Duration {
@@ -143,6 +162,10 @@ mod tests {
         Error::new(Kind::Other, outcome, "failed")
     }
 
+    fn at(text: &str) -> Address {
+        Address::parse(text).expect("an address")
+    }
+
     fn tries(repeat: Repeat, seconds: u64) -> (Tries, Instant) {
         let now = clock::now();
         (Tries::new(repeat, now + Duration::from_secs(seconds), Duration::from_secs(2)), now)
@@ -151,17 +174,17 @@ mod tests {
     #[tokio::test]
     async fn a_write_that_may_be_done_is_never_repeated() {
         let (mut writes, now) = tries(Repeat::WhenNotDone, 5);
-        assert_eq!(writes.after(failed(Outcome::NotDone), now).ok(), Some(Duration::ZERO));
-        assert!(writes.after(failed(Outcome::NotDone), now).is_ok_and(|pause| !pause.is_zero()));
-        let error = writes.after(failed(Outcome::Unknown), now).unwrap_err();
+        assert_eq!(writes.after(&at("n1:1"), failed(Outcome::NotDone), now).ok(), Some(Duration::ZERO));
+        assert!(writes.after(&at("n1:1"), failed(Outcome::NotDone), now).is_ok_and(|pause| !pause.is_zero()));
+        let error = writes.after(&at("n1:1"), failed(Outcome::Unknown), now).unwrap_err();
         assert_eq!(error.outcome(), Outcome::Unknown);
     }
 
     #[tokio::test]
     async fn an_unknown_attempt_stays_unknown() {
         let (mut session, now) = tries(Repeat::Freely, 5);
-        assert!(session.after(failed(Outcome::Unknown), now).is_ok());
-        let error = session.after(failed(Outcome::NotDone), now + Duration::from_secs(6)).unwrap_err();
+        assert!(session.after(&at("n1:1"), failed(Outcome::Unknown), now).is_ok());
+        let error = session.after(&at("n1:1"), failed(Outcome::NotDone), now + Duration::from_secs(6)).unwrap_err();
         assert_eq!(error.outcome(), Outcome::Unknown);
     }
 
@@ -183,10 +206,10 @@ mod tests {
         ] {
             let refused = || Error::new(kind, Outcome::Refused, "refused");
             let (mut session, now) = tries(Repeat::Freely, 5);
-            assert!(session.after(failed(Outcome::Unknown), now).is_ok());
-            let error = session.after(refused(), now).unwrap_err();
+            assert!(session.after(&at("n1:1"), failed(Outcome::Unknown), now).is_ok());
+            let error = session.after(&at("n1:1"), refused(), now).unwrap_err();
             assert_eq!((error.kind(), error.outcome()), (kind, expected));
-            let error = tries(Repeat::Freely, 5).0.after(refused(), now).unwrap_err();
+            let error = tries(Repeat::Freely, 5).0.after(&at("n1:1"), refused(), now).unwrap_err();
             assert_eq!((error.kind(), error.outcome()), (kind, Outcome::Refused), "alone");
         }
     }
@@ -195,7 +218,7 @@ mod tests {
     async fn what_a_session_has_forgotten_is_not_asked_again() {
         for word in ["SESSION_ENDED", "BELOW_WINDOW", "REPLY_FORGOTTEN"] {
             let (mut session, now) = tries(Repeat::Freely, 5);
-            let error = session.after(Error::new(Kind::of_word(word), Outcome::Unknown, "forgotten"), now);
+            let error = session.after(&at("n1:1"), Error::new(Kind::of_word(word), Outcome::Unknown, "forgotten"), now);
             assert_eq!(error.map_err(|error| error.outcome()), Err(Outcome::Unknown), "{word}");
         }
     }
@@ -204,12 +227,26 @@ mod tests {
     async fn somebody_who_was_reached_counts_more_than_nobody() {
         let (mut reads, now) = tries(Repeat::Freely, 5);
         let unreachable = || Error::new(Kind::Unreachable, Outcome::NotDone, "no connection");
-        assert!(reads.after(unreachable(), now).is_ok());
-        assert!(reads.after(failed(Outcome::NotDone), now).is_ok());
-        let error = reads.after(unreachable(), now + Duration::from_secs(6)).unwrap_err();
+        assert!(reads.after(&at("n1:1"), unreachable(), now).is_ok());
+        assert!(reads.after(&at("n1:1"), failed(Outcome::NotDone), now).is_ok());
+        let error = reads.after(&at("n1:1"), unreachable(), now + Duration::from_secs(6)).unwrap_err();
         assert_eq!(error.kind(), Kind::Other);
-        let error = tries(Repeat::Never, 5).0.after(unreachable(), now).unwrap_err();
+        let error = tries(Repeat::Never, 5).0.after(&at("n1:1"), unreachable(), now).unwrap_err();
         assert_eq!(error.kind(), Kind::Unreachable);
+    }
+
+    #[tokio::test]
+    async fn when_nobody_was_reached_each_is_named() {
+        let unreachable = |why: &str| Error::new(Kind::Unreachable, Outcome::NotDone, why);
+        let (mut reads, now) = tries(Repeat::Freely, 5);
+        assert!(reads.after(&at("n1:1"), unreachable("refused (n1:1)"), now).is_ok());
+        assert!(reads.after(&at("n2:1"), unreachable("silent (n2:1)"), now).is_ok());
+        let late = now + Duration::from_secs(6);
+        let error = reads.after(&at("n1:1"), unreachable("gone (n1:1)"), late).unwrap_err();
+        assert_eq!((error.kind(), error.outcome()), (Kind::Unreachable, Outcome::NotDone));
+        assert_eq!(error.to_string(), "nobody answered: silent (n2:1); gone (n1:1) (3 attempts)");
+        let alone = tries(Repeat::Never, 5).0.after(&at("n1:1"), unreachable("refused (n1:1)"), now).unwrap_err();
+        assert_eq!(alone.to_string(), "refused (n1:1)");
     }
 
     #[tokio::test]
@@ -223,7 +260,7 @@ mod tests {
 
     #[tokio::test]
     async fn refused_and_switched_off_end_at_once() {
-        assert!(tries(Repeat::Freely, 5).0.after(failed(Outcome::Refused), clock::now()).is_err());
-        assert!(tries(Repeat::Never, 5).0.after(failed(Outcome::NotDone), clock::now()).is_err());
+        assert!(tries(Repeat::Freely, 5).0.after(&at("n1:1"), failed(Outcome::Refused), clock::now()).is_err());
+        assert!(tries(Repeat::Never, 5).0.after(&at("n1:1"), failed(Outcome::NotDone), clock::now()).is_err());
     }
 }

@@ -12,7 +12,7 @@
 //! * No network and no waiting here: what is learned is told by the caller, and so is the time.
 //! * A silent address is never forgotten, only asked last for a while.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +57,7 @@ pub(crate) struct Routes {
     leaders: BTreeMap<PartitionId, Leader>,
     /// When status was last asked for the sake of the leader.
     asked_for_leader: Option<Instant>,
-    silent: HashMap<Address, Silence>,
+    silent: BTreeMap<Address, Silence>,
     turn: usize,
 }
 
@@ -83,7 +83,7 @@ impl Routes {
             met: BTreeMap::new(),
             leaders: BTreeMap::new(),
             asked_for_leader: None,
-            silent: HashMap::new(),
+            silent: BTreeMap::new(),
             turn: 0,
         }
     }

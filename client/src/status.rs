@@ -2,7 +2,8 @@
 //!
 //! The server's own words (`trefoil-outcome`, `trefoil-reason`) count first. Without them the status came from
 //! something below the API — the transport here, or the HTTP/2 layer there — and the question is whether the request
-//! was sent: `wire.rs` knows. Codes by which a server refuses a request before it looks at it are refusals.
+//! was sent: `wire.rs` knows. Codes by which a server refuses a request before it looks at it are refusals. One that does
+//! not have the service at all, such as a node's peer port, has not answered: others are asked.
 
 use std::error::Error as _;
 
@@ -28,8 +29,21 @@ pub(crate) fn read(status: &Status, sent: bool, access: Access, asked: &Address)
     let answered = status.source().is_none() && sent;
     match outcome_word(status.metadata()) {
         Some(outcome) => Failure { error: worded(status, weigh(outcome, access)), answered: true },
+        None if is_foreign(status) => Failure { error: foreign().adding(asked), answered: false },
         None => Failure { error: unworded(status, sent, access).adding(asked), answered },
     }
+}
+
+/// Whether somebody else than a node's client port has answered, or a node that does not have the method yet: gRPC's code
+/// does not say which. Nothing was done in either case. Our own gRPC layer uses the code, too, for an answer whose
+/// compression it does not know, and names those it knows.
+fn is_foreign(status: &Status) -> bool {
+    let of_an_answer = status.metadata().contains_key("grpc-accept-encoding");
+    status.code() == Code::Unimplemented && status.source().is_none() && !of_an_answer
+}
+
+fn foreign() -> Error {
+    Error::new(Kind::Unreachable, Outcome::NotDone, "what answers there does not have this part of trefoil.v1")
 }
 
 /// Whether the server, ending in order, has said that it did not look at this request: it came after the last one it
@@ -94,7 +108,6 @@ fn refusal(code: Code) -> Option<Kind> {
     match code {
         // The gRPC layer's answer to a message over its limit.
         Code::OutOfRange => Some(Kind::MessageTooLarge),
-        Code::Unimplemented => Some(Kind::Unsupported),
         Code::InvalidArgument
         | Code::NotFound
         | Code::AlreadyExists
@@ -109,7 +122,9 @@ fn refusal(code: Code) -> Option<Kind> {
         | Code::Aborted
         | Code::Internal
         | Code::Unavailable
-        | Code::DataLoss => None,
+        | Code::DataLoss
+        // Of a server it was dealt with before: nobody has answered.
+        | Code::Unimplemented => None,
     }
 }
 
@@ -142,7 +157,9 @@ fn lost_message(status: &Status) -> String {
     }
 }
 
+/// Whether the deadline passed: the gRPC layer of a server says so with a code of its own, ours with a cause.
 fn is_timeout(status: &Status) -> bool {
+    let theirs = || status.code() == Code::Cancelled && status.message() == tonic::TimeoutExpired(()).to_string();
     let ours = || {
         let mut cause = status.source();
         std::iter::from_fn(move || {
@@ -152,7 +169,7 @@ fn is_timeout(status: &Status) -> bool {
         })
         .any(|cause| cause.is::<tonic::TimeoutExpired>())
     };
-    status.code() == Code::DeadlineExceeded || ours()
+    status.code() == Code::DeadlineExceeded || theirs() || ours()
 }
 
 /// The innermost error says what happened; the outer ones only where.
@@ -200,6 +217,40 @@ mod tests {
         assert_eq!(outcome(&Status::out_of_range("x"), true, Access::Write), Outcome::Refused);
         assert_eq!(timed_out(true, Access::Write, &asked()).error.outcome(), Outcome::Unknown);
         assert_eq!(timed_out(false, Access::Write, &asked()).error.kind(), Kind::Unreachable);
+    }
+
+    #[test]
+    fn a_deadline_is_called_that_whoever_found_it_passed() {
+        for (status, kind) in [
+            (Status::cancelled("Timeout expired"), Kind::Deadline),
+            (Status::deadline_exceeded("x"), Kind::Deadline),
+            (Status::cancelled("x"), Kind::ConnectionLost),
+        ] {
+            for (access, outcome) in [(Access::Write, Outcome::Unknown), (Access::Read, Outcome::NotDone)] {
+                let failure = read(&status, true, access, &asked());
+                let error = failure.error;
+                assert_eq!((error.kind(), error.outcome(), failure.answered), (kind, outcome, true), "{status:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn who_does_not_speak_the_api_has_not_answered() {
+        for (access, sent) in [(Access::Write, true), (Access::Write, false), (Access::Read, true)] {
+            let failure = read(&Status::unimplemented(""), sent, access, &asked());
+            let error = failure.error;
+            let expected = (Kind::Unreachable, Outcome::NotDone, false);
+            assert_eq!((error.kind(), error.outcome(), failure.answered), expected, "{access:?}, sent: {sent}");
+        }
+        let mut answered = Status::unimplemented("Content is compressed with `x` which isn't supported");
+        answered.metadata_mut().insert("grpc-accept-encoding", "identity".parse().expect("ASCII"));
+        assert_eq!(outcome(&answered, true, Access::Write), Outcome::Unknown, "whoever answers has done it");
+        let mut of_a_node = Status::unimplemented("not supported in mode leaderless");
+        for (name, word) in [("trefoil-outcome", "refused"), ("trefoil-reason", "UNSUPPORTED")] {
+            of_a_node.metadata_mut().insert(name, word.parse().expect("ASCII"));
+        }
+        let failure = read(&of_a_node, true, Access::Write, &asked());
+        assert_eq!((failure.error.kind(), failure.answered), (Kind::Unsupported, true), "a node said so");
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! Invariant: after [`Witness::withdraw`] said so, nothing of the request leaves this process any more.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -35,7 +35,7 @@ const PROBE_EVERY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Lanes {
     per_node: usize,
-    open: Mutex<HashMap<Address, Lane>>,
+    open: Mutex<BTreeMap<Address, Lane>>,
 }
 
 /// The connections to one address, used in turn.

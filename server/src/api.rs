@@ -1,6 +1,7 @@
 //! The edges: gRPC in, domain calls, gRPC out. Proto types end here.
 
 pub mod accept;
+pub mod answers;
 pub mod cluster;
 pub mod convert;
 pub mod kv;
@@ -17,6 +18,7 @@ use tonic::Request;
 use trefoil_store::mvcc::Limits;
 use trefoil_world::clock::{self, Instant};
 
+use crate::api::answers::AnswerRoom;
 use crate::cluster::identity::Identity;
 use crate::error::Error;
 use crate::health::Health;
@@ -35,12 +37,16 @@ pub struct Serving {
     pub health: Arc<Health>,
     /// Room for requests in hand, in units of [`REQUEST_UNIT`].
     pub requests: Arc<Semaphore>,
+    /// Room for large answers, until they are taken.
+    pub answers: AnswerRoom,
 }
 
 /// Bytes of one permit of [`Serving::requests`].
 pub const REQUEST_UNIT: usize = 1024;
 /// Bytes of requests in hand, of all connections together.
 pub const REQUEST_BYTES_MAX: usize = 512 << 20;
+/// How long a reader may take nothing of what waits for it.
+pub const READER_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Filled once the node is a member; empty while the cluster is forming.
 pub type MaybeServing = Arc<ArcSwapOption<Serving>>;

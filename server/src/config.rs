@@ -1,9 +1,14 @@
 //! Configuration: flags over environment over file over defaults.
 //!
 //! [`RawConfig`] is what was given, all optional; [`Config`] is what holds, checked. Every default stands here, and so
-//! does every bound of a queue, message or count that an operator may change.
+//! does every bound of a queue, message or count that an operator may change, with the least and the most it may be.
+//! What is legal and may yet be a mistake is a warning ([`Config::warnings`]).
+//!
+//! Left out: whether addresses resolve, ports are free and the directory can be used, which only a start shows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +18,26 @@ use trefoil_store::mvcc::Limits;
 
 use crate::raft::group::LogKeep;
 
-/// The most `--message-bytes-max` may be: a log entry must fit into a frame between peers many times over.
-const MESSAGE_BYTES_CAP: usize = 16 << 20;
+/// The most a file of settings may have, in bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// At least a record of the map, which nodes hand on to each other under the same limit; at most what lets a log entry
+/// fit into a frame between peers many times over.
+const MESSAGE_BYTES: RangeInclusive<usize> = (16 << 10)..=(16 << 20);
+/// At least a key of the map's records.
+const KEY_BYTES: RangeInclusive<usize> = 64..=(16 << 20);
+const TXN_OPS: RangeInclusive<usize> = 1..=usize::MAX;
+const CONNECTIONS: RangeInclusive<usize> = 1..=usize::MAX;
+const STREAMS: RangeInclusive<u32> = 1..=u32::MAX;
+/// At most the hour to which all deadlines are cut.
+const REQUEST_TIMEOUT_MS: RangeInclusive<u64> = 10..=3_600_000;
+/// Less would send a snapshot to a follower that is a few entries behind.
+const LOG_ENTRIES: RangeInclusive<u64> = 16..=u64::MAX;
+const LOG_BYTES: RangeInclusive<usize> = (16 << 10)..=usize::MAX;
+/// At most a hundred years: the next comparison has a time.
+const VERIFY_INTERVAL_S: RangeInclusive<u64> = 1..=3_153_600_000;
+/// At least a chunk of a snapshot in a second: its sender gives up one that is not taken in ten.
+const BULK_BYTES: RangeInclusive<usize> = (256 << 10)..=usize::MAX;
 
 /// Trefoil's server.
 #[derive(Debug, Parser)]
@@ -160,6 +183,18 @@ pub struct RawConfig {
 }
 
 impl RawConfig {
+    /// What a file holds, of which the first [`FILE_BYTES_MAX`] bytes and one more are enough.
+    ///
+    /// # Errors
+    /// Why these are no settings, on one line; of TOML with the line of the file.
+    pub fn parse(content: Vec<u8>) -> Result<RawConfig, String> {
+        if content.len() as u64 > FILE_BYTES_MAX {
+            return Err(format!("has more than {FILE_BYTES_MAX} bytes, the limit"));
+        }
+        let text = String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())?;
+        toml::from_str(&text).map_err(|error| one_line(&error, &text))
+    }
+
     /// These settings, and `weaker`'s where these say nothing.
     pub fn over(self, weaker: RawConfig) -> RawConfig {
         RawConfig {
@@ -275,22 +310,45 @@ impl Config {
             zone: given(raw.zone, "zone")?,
             weight: given(raw.weight, "weight")?,
             log_level: level(given(raw.log_level, "log-level")?)?,
-            message_bytes_max: message_bytes(positive("message-bytes-max", raw.message_bytes_max)?)?,
+            message_bytes_max: within("message-bytes-max", raw.message_bytes_max, MESSAGE_BYTES)?,
             limits: Limits {
-                key_bytes_max: positive("key-bytes-max", raw.key_bytes_max)?,
-                txn_ops_max: positive("txn-ops-max", raw.txn_ops_max)?,
+                key_bytes_max: within("key-bytes-max", raw.key_bytes_max, KEY_BYTES)?,
+                txn_ops_max: within("txn-ops-max", raw.txn_ops_max, TXN_OPS)?,
             },
-            connections_max: positive("connections-max", raw.connections_max)?,
-            streams_max: positive("streams-max", raw.streams_max.map(|max| max as usize))? as u32,
-            request_timeout: Duration::from_millis(given(raw.request_timeout_ms, "request-timeout-ms")?.max(1)),
+            connections_max: within("connections-max", raw.connections_max, CONNECTIONS)?,
+            streams_max: within("streams-max", raw.streams_max, STREAMS)?,
+            request_timeout: Duration::from_millis(within(
+                "request-timeout-ms",
+                raw.request_timeout_ms,
+                REQUEST_TIMEOUT_MS,
+            )?),
             log_keep: LogKeep {
-                entries: given(raw.log_entries_kept, "log-entries-kept")?.max(16),
-                bytes: positive("log-bytes-kept", raw.log_bytes_kept)?,
+                entries: within("log-entries-kept", raw.log_entries_kept, LOG_ENTRIES)?,
+                bytes: within("log-bytes-kept", raw.log_bytes_kept, LOG_BYTES)?,
             },
-            verify_interval: Duration::from_secs(given(raw.verify_interval_s, "verify-interval-s")?.max(1)),
-            bulk_bytes_per_second: positive("bulk-bytes-per-second", raw.bulk_bytes_per_second)? as u64,
+            verify_interval: Duration::from_secs(within(
+                "verify-interval-s",
+                raw.verify_interval_s,
+                VERIFY_INTERVAL_S,
+            )?),
+            bulk_bytes_per_second: within("bulk-bytes-per-second", raw.bulk_bytes_per_second, BULK_BYTES)? as u64,
             free_space_floor_bytes: given(raw.free_space_floor_bytes, "free-space-floor-bytes")?,
         })
+    }
+
+    /// What is legal and may yet be a mistake, a line each. A list that has this node elsewhere is no error: the other
+    /// address may lead here, too, and once the cluster has formed the list is only a hint.
+    pub fn warnings(&self) -> Vec<String> {
+        let me = self.initial_cluster.iter().find(|(name, _)| *name == self.name);
+        let elsewhere = me.filter(|(_, at)| *at != self.advertise_peer);
+        let warning = |(name, at): &(String, String)| {
+            let told = &self.advertise_peer;
+            format!(
+                "--initial-cluster: {name} is at {at} there, but tells the others to reach it at {told}; while the \
+                 cluster forms they look for it at {at}"
+            )
+        };
+        elsewhere.map(warning).into_iter().collect()
     }
 }
 
@@ -302,18 +360,20 @@ fn given<T>(value: Option<T>, flag: &'static str) -> Result<T, BadSetting> {
     value.ok_or_else(|| bad(flag, "is needed"))
 }
 
-fn positive(flag: &'static str, value: Option<usize>) -> Result<usize, BadSetting> {
-    match given(value, flag)? {
-        0 => Err(bad(flag, "must be above 0")),
-        value => Ok(value),
+fn within<T: Copy + Display + PartialOrd>(
+    flag: &'static str,
+    value: Option<T>,
+    bounds: RangeInclusive<T>,
+) -> Result<T, BadSetting> {
+    let value = given(value, flag)?;
+    let (least, most) = bounds.into_inner();
+    if value < least {
+        return Err(bad(flag, format!("must be at least {least}, not {value}")));
     }
-}
-
-fn message_bytes(bytes: usize) -> Result<usize, BadSetting> {
-    match bytes <= MESSAGE_BYTES_CAP {
-        true => Ok(bytes),
-        false => Err(bad("message-bytes-max", format!("must be at most {MESSAGE_BYTES_CAP}"))),
+    if value > most {
+        return Err(bad(flag, format!("must be at most {most}, not {value}")));
     }
+    Ok(value)
 }
 
 fn address(flag: &'static str, address: String) -> Result<String, BadSetting> {
@@ -339,7 +399,8 @@ fn cluster(given: Option<String>, name: &str, peer: &str) -> Result<Vec<(String,
     let Some(given) = given else { return Ok(vec![(name.to_owned(), peer.to_owned())]) };
     let mut nodes = Vec::new();
     for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (node, at) = part.split_once('=').ok_or_else(|| bad(FLAG, format!("'{part}' is not name=host:port")))?;
+        let named = part.split_once('=').filter(|(node, _)| !node.is_empty());
+        let (node, at) = named.ok_or_else(|| bad(FLAG, format!("'{part}' is not name=host:port")))?;
         nodes.push((node.to_owned(), address(FLAG, at.to_owned())?));
     }
     nodes.sort();
@@ -350,7 +411,26 @@ fn cluster(given: Option<String>, name: &str, peer: &str) -> Result<Vec<(String,
     if !names.contains(&name.to_owned()) {
         return Err(bad(FLAG, format!("does not name this node, {name}")));
     }
-    Ok(nodes)
+    match at_one_address(&nodes) {
+        Some(why) => Err(bad(FLAG, why)),
+        None => Ok(nodes),
+    }
+}
+
+/// Which two nodes are at one address, if any are.
+fn at_one_address(nodes: &[(String, String)]) -> Option<String> {
+    let mut taken = BTreeMap::new();
+    nodes.iter().find_map(|(node, at)| {
+        let other: &String = taken.insert(at, node)?;
+        Some(format!("{other} and {node} are at one address, {at}"))
+    })
+}
+
+/// A TOML error with its line, without the drawing.
+fn one_line(error: &toml::de::Error, text: &str) -> String {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    let why = error.message().replace('\n', " ");
+    line.map_or(why.clone(), |line| format!("line {line}: {why}"))
 }
 
 fn level(level: String) -> Result<String, BadSetting> {
@@ -361,38 +441,4 @@ fn level(level: String) -> Result<String, BadSetting> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn with(change: impl FnOnce(&mut RawConfig)) -> Result<Config, String> {
-        let mut raw = RawConfig::default();
-        change(&mut raw);
-        Config::check(raw).map_err(|bad| bad.to_string())
-    }
-
-    #[test]
-    fn a_bad_setting_is_named() {
-        let cases: [(Result<Config, String>, &str); 6] = [
-            (with(|raw| raw.name = Some("a,b".into())), "--name: "),
-            (with(|raw| raw.listen_client = Some("nowhere".into())), "--listen-client: 'nowhere'"),
-            (with(|raw| raw.listen_peer = Some("0.0.0.0:2380".into())), "--advertise-peer: is needed"),
-            (with(|raw| raw.initial_cluster = Some("n2=h:1".into())), "--initial-cluster: does not name"),
-            (with(|raw| raw.initial_cluster = Some("n1=h:1,n1=h:2".into())), "--initial-cluster: names a node twice"),
-            (with(|raw| raw.key_bytes_max = Some(0)), "--key-bytes-max: must be above 0"),
-        ];
-        for (result, expected) in cases {
-            let error = result.expect_err(expected);
-            assert!(error.starts_with(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_stronger_source_wins() {
-        let flags = RawConfig { name: Some("flag".into()), ..RawConfig::default() };
-        let file = RawConfig { name: Some("file".into()), zone: Some("z".into()), ..RawConfig::default() };
-        let config = Config::check(flags.over(file)).unwrap();
-        assert_eq!((config.name.as_str(), config.zone.as_str()), ("flag", "z"));
-        assert_eq!(config.message_bytes_max, 1_572_864);
-        assert_eq!(config.initial_cluster, [("flag".to_owned(), "127.0.0.1:2380".to_owned())]);
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 //! The nodes differ from real ones in nothing but their process. Their data is kept between runs; ports may change
 //! between runs, since nodes register their addresses anew.
 
+use std::io::{self, Write};
+
 use anyhow::Context;
 
 use crate::config::{Config, Dev, RawConfig};
@@ -28,16 +30,25 @@ pub async fn start(dev: &Dev, fatal: Fatal) -> anyhow::Result<Vec<Node>> {
             ..RawConfig::default()
         })?;
         let ports = Ports::listen(&config).await.with_context(|| format!("n{n}"))?;
-        let disk = disk::open(&config.data_dir, false)?;
+        let disk = disk::open(&config.data_dir, &config.name, false)?;
         nodes.push(Node::start(config, ports, disk, fatal.clone()).await.with_context(|| format!("n{n}"))?);
     }
     let endpoints: Vec<String> = nodes.iter().map(|node| node.client_address.to_string()).collect();
-    println!("{} nodes, data in {}", dev.nodes, dev.data_dir.display());
-    println!("try, in another terminal:");
-    println!("  export KVCTL_ENDPOINTS={}", endpoints.join(","));
-    println!("  kvctl put greeting hello");
-    println!("  kvctl get greeting");
-    println!("  kvctl cluster status");
-    println!("Ctrl-C stops all");
+    // The nodes go on when nobody reads it.
+    drop(io::stdout().write_all(greeting(dev, &endpoints.join(",")).as_bytes()));
     Ok(nodes)
+}
+
+fn greeting(dev: &Dev, endpoints: &str) -> String {
+    format!(
+        "{} nodes, data in {}\n\
+         try, in another terminal:\n  \
+           export KVCTL_ENDPOINTS={endpoints}\n  \
+           kvctl put greeting hello\n  \
+           kvctl get greeting\n  \
+           kvctl cluster status\n\
+         Ctrl-C stops all\n",
+        dev.nodes,
+        dev.data_dir.display(),
+    )
 }

@@ -1,7 +1,8 @@
 //! Opening a node's directory: who may, whether it is whole, and whose it is.
 //!
 //! Order matters: lock, look without changing anything, judge, and only then open for writing. The start count is
-//! raised and the storage id minted with the first synced write.
+//! raised and the storage id minted with the first synced write. A directory that a founding record names belongs to the
+//! node of that name for ever.
 //!
 //! Invariants:
 //!
@@ -19,6 +20,7 @@ use trefoil_store::engine::rocks::{Inspection, RocksEngine, manifest};
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Manifest, Read};
 use trefoil_store::key;
 use trefoil_store::mark::{BadMark, Mark};
+use trefoil_world::planted;
 
 use crate::cluster::founding::FoundingRecord;
 use crate::cluster::identity::{ClusterId, Identity, RUNS_MAX, StorageId};
@@ -45,6 +47,12 @@ pub enum DiskError {
     Io { path: PathBuf, why: io::Error },
     #[error("{path}: another process is using it")]
     InUse { path: PathBuf },
+    #[error("{path}: this is the directory of {founded}, not of {given}; start it with --name {founded}")]
+    OtherName { path: PathBuf, founded: String, given: String },
+    #[error("{path}: a build with a planted bug made this directory; nothing in it can be trusted")]
+    Planted { path: PathBuf },
+    #[error("{path}: this build has a planted bug; it opens only directories that such a build made")]
+    NotPlanted { path: PathBuf },
     #[error("{path}: {why}")]
     Engine { path: PathBuf, why: EngineError },
     #[error("{path}: data format {found} is newer than this version's {FORMAT}")]
@@ -71,28 +79,35 @@ pub enum DiskError {
     OldManifest { path: PathBuf, found: u64, mark: u64 },
 }
 
+/// The file that a build with a planted bug puts into the directories it makes.
+const PLANTED_MARKER: &str = "planted";
+
 /// Tables up to this size in all are checked whole before a database is opened.
 const VERIFY_BYTES_MAX: u64 = 2 << 30;
 
-/// Opens `dir`, creating it when missing. `accept_loss` opens the database of a cluster of one that is behind its
-/// mark, under a new cluster id.
+/// Opens `dir` for the node called `name`, creating it when missing. `accept_loss` opens the database of a cluster of
+/// one that is behind its mark, under a new cluster id.
 ///
 /// # Errors
 /// See [`DiskError`].
-pub fn open(dir: &Path, accept_loss: bool) -> Result<OpenDisk, DiskError> {
+pub fn open(dir: &Path, name: &str, accept_loss: bool) -> Result<OpenDisk, DiskError> {
     std::fs::create_dir_all(dir).map_err(io(dir))?;
     let lock = lock(dir)?;
+    judge_marker(dir)?;
     let db = dir.join("db");
     let mark_path = dir.join("mark");
     let engine_error = |why| DiskError::Engine { path: db.clone(), why };
     match Inspection::open(&db).map_err(engine_error)? {
-        Some(found) => match judge(&found, &db, &mark_path) {
-            Err(DiskError::LostTail { .. }) if accept_loss => {
-                found.verify(VERIFY_BYTES_MAX).map_err(engine_error)?;
-                accept(&found, &db, &mark_path)?;
+        Some(found) => {
+            judge_name(&found, dir, name)?;
+            match judge(&found, &db, &mark_path) {
+                Err(DiskError::LostTail { .. }) if accept_loss => {
+                    found.verify(VERIFY_BYTES_MAX).map_err(engine_error)?;
+                    accept(&found, &db, &mark_path)?;
+                }
+                judged => judged?,
             }
-            judged => judged?,
-        },
+        }
         None if mark_path.exists() => return Err(DiskError::NoDatabase { path: db }),
         None => {}
     }
@@ -135,6 +150,39 @@ fn lock(dir: &Path) -> Result<File, DiskError> {
     // SAFETY: the descriptor is open for as long as `file` lives; flock touches no memory.
     let held = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
     if held == 0 { Ok(file) } else { Err(DiskError::InUse { path: dir.to_owned() }) }
+}
+
+/// Builds with planted bugs mark the directories they make, open no others, and nobody else opens those.
+fn judge_marker(dir: &Path) -> Result<(), DiskError> {
+    let marker = dir.join(PLANTED_MARKER);
+    let is_new = !dir.join("db").exists() && !dir.join("mark").exists();
+    match (planted::COMPILED_IN, marker.exists()) {
+        (false, false) | (true, true) => Ok(()),
+        (false, true) => Err(DiskError::Planted { path: dir.to_owned() }),
+        (true, false) if is_new => {
+            let made = File::create(&marker).and_then(|file| file.sync_all());
+            made.and_then(|()| File::open(dir)?.sync_all()).map_err(io(&marker))
+        }
+        (true, false) => Err(DiskError::NotPlanted { path: dir.to_owned() }),
+    }
+}
+
+/// A node keeps the name it was founded by. Rows that cannot be read are left to those who need them.
+fn judge_name(found: &Inspection, dir: &Path, given: &str) -> Result<(), DiskError> {
+    let row = |key: &[u8]| {
+        let row = found.get(Family::Node, key);
+        row.map_err(|why| DiskError::Engine { path: dir.join("db"), why })
+    };
+    let record = row(key::node::FOUNDING)?.and_then(|row| FoundingRecord::decode(row).ok());
+    let storage = row(key::node::STORAGE_ID)?.and_then(|row| Some(u128::from_be_bytes(row.as_ref().try_into().ok()?)));
+    let (Some(record), Some(storage)) = (record, storage) else { return Ok(()) };
+    match record.misnamed(StorageId(storage), given) {
+        None => Ok(()),
+        Some(founded) => {
+            let (founded, given) = (founded.to_owned(), given.to_owned());
+            Err(DiskError::OtherName { path: dir.to_owned(), founded, given })
+        }
+    }
 }
 
 /// Looks at a database without changing it.

@@ -9,6 +9,9 @@ use trefoil_placement::{Mode, NodeId};
 use trefoil_store::command::Refusal;
 use trefoil_store::mvcc::Invalid;
 
+/// How an unknown outcome is told, here and by a node that a request was handed on to.
+const UNKNOWN: &str = "outcome unknown: ";
+
 /// What became of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -29,7 +32,7 @@ pub enum Error {
     Unavailable { why: String },
     #[error("the deadline passed before anything was done")]
     DeadlinePassed,
-    #[error("outcome unknown: {why}")]
+    #[error("{}{why}", UNKNOWN)]
     Unknown { why: String },
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -57,6 +60,11 @@ fn hint(leader: &Option<NodeId>) -> String {
 }
 
 impl Error {
+    /// An unknown outcome in the words of the node that the request was handed on to, which tells it as this error does.
+    pub fn unknown_there(said: &str) -> Error {
+        Error::Unknown { why: said.strip_prefix(UNKNOWN).unwrap_or(said).to_owned() }
+    }
+
     /// What the caller may assume.
     pub fn outcome(&self) -> Outcome {
         match self {
@@ -74,5 +82,18 @@ impl Error {
             | Error::NoSuchKeyspace { .. }
             | Error::RefusedThere { .. } => Outcome::Refused,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_outcome_is_told_once() {
+        let here = Error::Unknown { why: "no outcome in 10s".into() };
+        assert_eq!(here.to_string(), "outcome unknown: no outcome in 10s");
+        assert_eq!(Error::unknown_there(&here.to_string()), here, "said as a whole error");
+        assert_eq!(Error::unknown_there("no outcome in 10s"), here, "said as what is behind it");
     }
 }

@@ -13,7 +13,7 @@
 //! Left out: finding out. Who measures the disk, compares replicas or decides on ready is `membership.rs`.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ pub struct Health {
     draining: AtomicBool,
     stays_out: OnceLock<String>,
     disk_full: AtomicBool,
+    free_space: AtomicU64,
     free_space_floor: u64,
     // Written by the steward, read by status requests.
     lines: Mutex<Lines>,
@@ -53,6 +54,7 @@ impl Health {
             draining: AtomicBool::new(false),
             stays_out: OnceLock::new(),
             disk_full: AtomicBool::new(false),
+            free_space: AtomicU64::new(u64::MAX),
             free_space_floor,
             lines: Mutex::default(),
         }
@@ -99,6 +101,7 @@ impl Health {
 
     /// Takes note of how many bytes of disk are free: below the floor puts are refused and an alarm stands.
     pub fn note_free_space(&self, free: u64) {
+        self.free_space.store(free, Ordering::Relaxed);
         let full = free < self.free_space_floor;
         if self.disk_full.swap(full, Ordering::Relaxed) != full {
             let line = full.then(|| format!("only {free} bytes of disk are free: puts are refused"));
@@ -106,9 +109,19 @@ impl Health {
         }
     }
 
+    /// Whether less disk is free than the floor.
+    pub fn disk_full(&self) -> bool {
+        self.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of disk that were free when it was last measured; all there are before that.
+    pub fn free_space(&self) -> u64 {
+        self.free_space.load(Ordering::Relaxed)
+    }
+
     /// Refuses what puts something while there is too little disk space left.
     pub fn room_for(&self, op: &Op) -> Result<(), Error> {
-        match self.disk_full.load(Ordering::Relaxed) && grows(op) {
+        match self.disk_full() && grows(op) {
             true => Err(Error::Exhausted { what: "free disk space".into(), limit: self.free_space_floor }),
             false => Ok(()),
         }

@@ -26,6 +26,7 @@ pub mod health;
 
 pub mod api;
 pub mod bulk;
+pub mod give_back;
 
 pub mod forming;
 pub mod membership;

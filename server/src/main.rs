@@ -3,14 +3,18 @@
 //! Exit codes: 0 stopped on request, 1 could not start, 2 wrong usage or settings, 70 stopped at once because an
 //! invariant was broken, 74 stopped at once because the disk or a replica failed.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
-use trefoil_server::config::{BadSetting, Cli, Command, Config, RawConfig, Serve};
+use trefoil_server::config::{BadSetting, Cli, Command, Config, FILE_BYTES_MAX, RawConfig, Serve};
 use trefoil_server::node::{Node, Ports};
 use trefoil_server::writer::Fatal;
 use trefoil_server::{dev, disk, stderr};
@@ -25,9 +29,19 @@ const EXIT_BROKEN: i32 = 70;
 const EXIT_DISK: i32 = 74;
 
 fn main() -> ExitCode {
+    run_with(std::env::args_os())
+}
+
+/// The whole program. `bin/kvd-planted.rs` runs it with other arguments.
+pub fn run_with(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     end_at_a_panic();
-    let cli = Cli::parse();
-    match run(cli) {
+    let ended = match Cli::try_parse_from(arguments) {
+        Ok(cli) => run(cli),
+        Err(wrong) if wrong.use_stderr() => wrong.exit(),
+        // Help, or the version.
+        Err(answer) => printed(answer.print()).map(|()| Ended::BeforeServing),
+    };
+    match ended {
         Ok(Ended::BeforeServing) => ExitCode::SUCCESS,
         // All is on disk. Ending here spares the tasks that still hold the database its destruction under their feet.
         // SAFETY: ends the process without running anything else.
@@ -49,13 +63,6 @@ fn main() -> ExitCode {
 struct BadFile {
     path: PathBuf,
     why: String,
-}
-
-/// A TOML error with its line, without the drawing.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    let why = error.message().replace('\n', " ");
-    line.map_or(why.clone(), |line| format!("line {line}: {why}"))
 }
 
 /// A broken invariant in one task leaves the others with half a node: all of it ends.
@@ -91,7 +98,8 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
             log_to_stderr(&config.log_level)?;
             runtime.block_on(async {
                 let ports = Ports::listen(&config).await?;
-                let disk = disk::open(&config.data_dir, cli.serve.accept_loss_of_acknowledged_writes)?;
+                let disk = disk::open(&config.data_dir, &config.name, cli.serve.accept_loss_of_acknowledged_writes)?;
+                config.warnings().iter().for_each(|warning| warn!("{warning}"));
                 let directory = config.data_dir.display().to_string();
                 let node = Node::start(config, ports, disk, fatal()).await.context(directory)?;
                 until_stopped().await?;
@@ -104,19 +112,33 @@ fn run(cli: Cli) -> anyhow::Result<Ended> {
 
 /// The settings in force; nothing when they were only to be shown or checked.
 fn configure(serve: &Serve) -> anyhow::Result<Option<Config>> {
-    let file = match &serve.config {
-        None => RawConfig::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
-            toml::from_str(&text).map_err(|error| BadFile { path: path.clone(), why: one_line(&error, &text) })?
-        }
-    };
+    let file = serve.config.as_deref().map(read_settings).transpose()?.unwrap_or_default();
     let raw = serve.settings.clone().over(file);
     let config = Config::check(raw.clone())?;
+    if serve.check_config {
+        config.warnings().iter().for_each(|warning| stderr::say(format_args!("kvd: warning: {warning}")));
+    }
     if serve.print_config {
-        print!("{}", toml::to_string(&raw.over(RawConfig::defaults()))?);
+        let settings = toml::to_string(&raw.over(RawConfig::defaults()))?;
+        printed(io::stdout().write_all(settings.as_bytes()))?;
     }
     Ok((!serve.print_config && !serve.check_config).then_some(config))
+}
+
+/// Reads no more than a file of settings may have, since it may be a device or a pipe that never ends.
+fn read_settings(path: &Path) -> anyhow::Result<RawConfig> {
+    let mut content = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut content));
+    read.with_context(|| format!("--config {}", path.display()))?;
+    Ok(RawConfig::parse(content).map_err(|why| BadFile { path: path.to_owned(), why })?)
+}
+
+/// What was to be printed on stdout was, unless whoever reads it has seen enough.
+fn printed(written: io::Result<()>) -> anyhow::Result<()> {
+    match written.and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        flushed => flushed.context("cannot write to stdout"),
+    }
 }
 
 fn log_to_stderr(level: &str) -> anyhow::Result<()> {

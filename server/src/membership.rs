@@ -34,16 +34,19 @@ use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Orde
 use trefoil_store::key;
 use trefoil_world::{clock, task};
 
+use crate::api::answers::AnswerRoom;
 use crate::api::peer::{Member, RaftReplicas};
 use crate::api::{REQUEST_BYTES_MAX, REQUEST_UNIT, Serving};
+use crate::cluster::addresses::AddressBook;
 use crate::cluster::founding::{Founder, FoundingRecord};
 use crate::cluster::identity::{Acquaintances, Identity};
 use crate::cluster::map::{self, ClusterMap, NodeRecord};
 use crate::config::Config;
 use crate::disk;
+use crate::give_back::GiveBack;
 use crate::health::{Health, WaitingLine};
 use crate::node::Shared;
-use crate::peer::{AddressBook, Peers};
+use crate::peer::Peers;
 use crate::raft::group::{Parts, RaftReplica};
 use crate::replica_record::ReplicaRecord;
 use crate::replication::leader::LONG_READS_MAX;
@@ -77,6 +80,7 @@ pub(crate) struct Membership {
     line: WaitingLine,
     /// Committed position to reach before being ready, per replica, noted when its leader was first heard.
     goals: BTreeMap<ReplicaId, u64>,
+    give_back: Arc<GiveBack>,
     /// The cleaning up under way.
     cleaning: Option<JoinHandle<anyhow::Result<()>>>,
     /// The change of `_meta` under way.
@@ -104,6 +108,8 @@ impl Membership {
         shared.peer_service.member.store(Some(member.clone()));
         shared.serving.store(Some(Arc::new(serving(&shared, identity, router.clone()))));
         let line = WaitingLine::new(shared.health.clone());
+        let (engine, health) = (shared.engine.clone(), shared.health.clone());
+        let give_back = Arc::new(GiveBack::new(engine, health, shared.config.bulk_bytes_per_second));
         let next_comparison = clock::now() + shared.config.verify_interval.min(FIRST_COMPARISON);
         Ok(Membership {
             shared,
@@ -115,6 +121,7 @@ impl Membership {
             long_reads: Arc::new(Semaphore::new(LONG_READS_MAX)),
             line,
             goals: BTreeMap::new(),
+            give_back,
             cleaning: None,
             changing: None,
             next_comparison,
@@ -208,7 +215,8 @@ impl Membership {
         Ok(())
     }
 
-    /// Removes history nobody reads and the rows of retired store numbers, beside the duties: it may have to wait.
+    /// Removes history nobody reads and the rows of retired store numbers, and gives their room back, beside the duties:
+    /// it may have to wait.
     async fn clean_up(&mut self) -> anyhow::Result<()> {
         if self.cleaning.as_ref().is_some_and(|task| !task.is_finished()) {
             return Ok(());
@@ -216,12 +224,13 @@ impl Membership {
         if let Some(task) = self.cleaning.take() {
             task.await.context("cleaning up")??;
         }
-        let (rafts, stores) = (self.rafts.load_full(), self.shared.stores.clone());
+        let (rafts, stores, give_back) = (self.rafts.load_full(), self.shared.stores.clone(), self.give_back.clone());
         let clean = async move {
             for raft in rafts.values() {
                 raft.scrub().await?;
             }
             task::blocking(move || stores.sweep()).await??;
+            give_back.step().await?;
             anyhow::Ok(())
         };
         self.cleaning = Some(task::spawn(clean.in_current_span()));
@@ -458,9 +467,10 @@ fn links(shared: &Shared, record: &FoundingRecord, identity: Identity, runs: Vec
     let storages = founders().map(|founder| (founder.node, founder.storage)).collect();
     let map = Arc::new(ArcSwap::from_pointee(ClusterMap::unknown(identity.cluster)));
     let (engine, writer) = (shared.engine.as_ref(), shared.writer.clone());
-    let acquaintances = Acquaintances::open(identity, runs, engine, writer, storages, map.clone())?;
-    let hints = founders().map(|founder| (founder.node, hint(&shared.config, founder))).collect();
-    let peers = Peers::new(Arc::new(acquaintances), Arc::new(AddressBook { map, hints }));
+    let given = founders().map(|founder| (founder.node, given_address(&shared.config, founder))).collect();
+    let addresses = Arc::new(AddressBook::new(shared.config.advertise_peer.clone(), map, given));
+    let acquaintances = Acquaintances::open(identity, runs, engine, writer, storages, addresses.clone())?;
+    let peers = Peers::new(Arc::new(acquaintances), addresses);
     founders().for_each(|founder| peers.keep_link(founder.node));
     Ok(Arc::new(peers))
 }
@@ -490,6 +500,7 @@ fn serving(shared: &Shared, identity: Identity, router: Arc<Router>) -> Serving 
         request_timeout: shared.config.request_timeout,
         health: shared.health.clone(),
         requests: Arc::new(Semaphore::new(REQUEST_BYTES_MAX / REQUEST_UNIT)),
+        answers: AnswerRoom::default(),
     }
 }
 
@@ -539,7 +550,8 @@ fn differences(partition: PartitionId, found: &[Difference]) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join("; "))
 }
 
-fn hint(config: &Config, founder: &Founder) -> String {
+/// Where a founder is by the flags, or was when the cluster was founded.
+fn given_address(config: &Config, founder: &Founder) -> String {
     let given = config.initial_cluster.iter().find(|(name, _)| *name == founder.name);
     given.map_or_else(|| founder.peer_address.clone(), |(_, address)| address.clone())
 }

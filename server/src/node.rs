@@ -17,6 +17,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic::transport::Server;
+use tower::util::MapResponseLayer;
 use tracing::{Instrument, Span, error_span, info, warn};
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::peer_server::PeerServer;
@@ -27,6 +28,7 @@ use trefoil_world::{clock, net, task};
 
 use crate::api::MaybeServing;
 use crate::api::accept::{Earned, connections};
+use crate::api::answers;
 use crate::api::cluster::ClusterService;
 use crate::api::kv::KvService;
 use crate::api::peer::{Member, PeerService};
@@ -211,6 +213,7 @@ impl Shared {
             .max_concurrent_streams(self.config.streams_max)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .layer(MapResponseLayer::new(answers::hold))
             .add_service(kv)
             .add_service(cluster)
             .add_service(health);

@@ -9,7 +9,8 @@
 //!
 //! * A connection carries nothing before both sides have believed each other's opening words.
 //! * Every queue is bounded; a full one fails the call.
-//! * Addresses are hints and are looked up at every dial.
+//! * Addresses are hints and are looked up at every dial: a new one is tried at the latest 0.5 s ([`BACKOFF_MAX`]) after
+//!   those that were known before have failed, each within 3 s.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,6 +31,7 @@ use trefoil_proto::peer::peer_client::PeerClient;
 use trefoil_proto::peer::{Frame, Hello, Message, message::Body};
 use trefoil_world::clock;
 
+use crate::cluster::addresses::AddressBook;
 use crate::cluster::identity::Acquaintances;
 use crate::cluster::map::ClusterMap;
 
@@ -70,24 +72,6 @@ pub enum CallError {
     Failed { node: NodeId, why: String },
 }
 
-/// Where peers may be found: the map, and the addresses the node was started with.
-pub struct AddressBook {
-    pub map: Arc<ArcSwap<ClusterMap>>,
-    pub hints: BTreeMap<NodeId, String>,
-}
-
-impl AddressBook {
-    /// Addresses to try, the map's first.
-    pub fn peer(&self, node: NodeId) -> Vec<String> {
-        let map = self.map.load();
-        let known = map.nodes.get(&node).map(|record| record.peer_address.clone());
-        let hint = self.hints.get(&node).cloned();
-        let mut addresses: Vec<String> = known.into_iter().chain(hint).filter(|a| !a.is_empty()).collect();
-        addresses.dedup();
-        addresses
-    }
-}
-
 /// All links of a node.
 pub struct Peers {
     pub acquaintances: Arc<Acquaintances>,
@@ -105,7 +89,7 @@ impl Peers {
 
     /// The map the links find nodes by.
     pub fn map(&self) -> &Arc<ArcSwap<ClusterMap>> {
-        &self.addresses.map
+        self.addresses.map()
     }
 
     /// Asks `node` and waits at most `ttl` for the answer.
@@ -132,7 +116,7 @@ impl Peers {
     /// A connection of its own, for bulk or single calls.
     pub async fn dial(&self, node: NodeId) -> Result<PeerClient<Channel>, CallError> {
         let mut why = "no address is known".to_owned();
-        for address in self.addresses.peer(node) {
+        for address in self.addresses.of(node) {
             match dial(&address).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) => why = format!("{address}: {error}"),
@@ -365,7 +349,7 @@ impl Dialler {
     /// Tries the node's addresses in turn.
     async fn open_any(&self) -> Result<Connection, String> {
         let mut why = "no address is known".to_owned();
-        for address in self.addresses.peer(self.node) {
+        for address in self.addresses.of(self.node) {
             match self.open(&address).await {
                 Ok(opened) => return Ok(opened),
                 Err(error) => why = format!("{address}: {error}"),

@@ -72,7 +72,7 @@ impl Remotes {
             Some(propose_reply::Reply::NotLeader(hint)) => {
                 Err(Error::NotLeader { leader: leader(hint.leader_node_id) })
             }
-            Some(propose_reply::Reply::Unknown(why)) => Err(unknown(why)),
+            Some(propose_reply::Reply::Unknown(said)) => Err(Error::unknown_there(&said)),
             Some(propose_reply::Reply::Refused(refused)) => Err(refusal(refused)),
             None => Err(unknown("the leader's answer is empty".into())),
         }

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Manifest};
 use trefoil_store::key;
 use trefoil_store::mark::{FILE_BYTES, Mark, SLOT_BYTES, Slot};
+use trefoil_world::planted::{Bug, is as has_bug};
 
 /// Submissions that may wait.
 const QUEUE_MAX: usize = 4096;
@@ -74,12 +75,8 @@ impl Writer {
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         // What a restart finds is synced before the engine is open.
         let synced = Arc::new(AtomicU64::new(position));
-        let run = Loop { engine, mark, position, synced: synced.clone(), requests };
-        trefoil_world::task::dedicated("writer", async move {
-            if let Err(error) = run.run().await {
-                fatal(format!("write-ahead log: {error}"));
-            }
-        })?;
+        let run = Loop { engine, mark, position, synced: synced.clone(), requests, fatal };
+        trefoil_world::task::dedicated("writer", run.run())?;
         Ok(Writer { queue, synced })
     }
 
@@ -122,27 +119,41 @@ struct Loop {
     position: u64,
     synced: Arc<AtomicU64>,
     requests: mpsc::Receiver<Request>,
+    fatal: Fatal,
 }
 
 impl Loop {
-    async fn run(mut self) -> Result<(), EngineError> {
+    async fn run(mut self) {
         while let Some(first) = self.requests.recv().await {
             let mut next = Some(first);
             while let Some(request) = next.take() {
-                match request {
-                    Request::Write(first) => next = self.write_all(first).await?,
-                    Request::Manifest(manifest, done) => {
-                        self.mark.note_manifest(self.synced.load(Ordering::Acquire), manifest)?;
-                        done();
-                    }
+                let carried_out = match request {
+                    Request::Write(first) => self.write_all(first).await,
+                    Request::Manifest(manifest, done) => self.note_manifest(manifest, done).map(|()| None),
+                };
+                match carried_out {
+                    Ok(other) => next = other,
+                    Err(Failed) => return,
                 }
             }
         }
+    }
+
+    fn note_manifest(&mut self, manifest: Manifest, done: Done) -> Result<(), Failed> {
+        let noted = self.mark.note_manifest(self.synced.load(Ordering::Acquire), manifest);
+        noted.map_err(|error| self.fail(&error))?;
+        done();
         Ok(())
     }
 
+    /// Ends the node, before those who wait learn that it is ending: they would say that as the cause.
+    fn fail(&self, error: &EngineError) -> Failed {
+        (self.fatal)(format!("write-ahead log: {error}"));
+        Failed
+    }
+
     /// Writes what has gathered. Returns a request that was met and is no write.
-    async fn write_all(&mut self, first: Submission) -> Result<Option<Request>, EngineError> {
+    async fn write_all(&mut self, first: Submission) -> Result<Option<Request>, Failed> {
         let (mut gathered, mut other) = (Gathered::new(first), None);
         while gathered.batch.bytes() < BATCH_BYTES_MAX && other.is_none() {
             match self.requests.try_recv() {
@@ -151,20 +162,30 @@ impl Loop {
                 Err(_) => break,
             }
         }
-        self.write(gathered).await?;
+        self.write(&mut gathered).await.map_err(|error| self.fail(&error))?;
+        for done in gathered.done {
+            done();
+        }
         Ok(other)
     }
 
-    async fn write(&mut self, mut gathered: Gathered) -> Result<(), EngineError> {
+    async fn write(&mut self, gathered: &mut Gathered) -> Result<(), EngineError> {
         self.position += 1;
         gathered.batch.put(Family::Node, key::node::POSITION, &self.position.to_be_bytes());
+        if has_bug(Bug::AckBeforeSync) {
+            self.engine.write(&gathered.batch, Durability::NoSync)?;
+            gathered.done.drain(..).for_each(|done| done());
+        }
+        if has_bug(Bug::MarkBeforeSync) {
+            self.mark.note(self.position)?;
+        }
         match (gathered.durability, self.engine.sync_delay()) {
             (Durability::NoSync, _) => self.engine.write(&gathered.batch, Durability::NoSync)?,
             (Durability::Sync, None) => self.engine.write(&gathered.batch, Durability::Sync)?,
             (Durability::Sync, Some(delay)) => {
                 self.engine.write(&gathered.batch, Durability::NoSync)?;
                 #[cfg(test)]
-                planted::call_back_early(&mut gathered);
+                planted::call_back_early(gathered);
                 trefoil_world::clock::sleep(delay).await;
                 self.engine.write(&Batch::new(), Durability::Sync)?;
             }
@@ -173,12 +194,12 @@ impl Loop {
             self.mark.note(self.position)?;
             self.synced.store(self.position, Ordering::Release);
         }
-        for done in gathered.done {
-            done();
-        }
         Ok(())
     }
 }
+
+/// A write failed: the node is ending.
+struct Failed;
 
 struct Gathered {
     batch: Batch,

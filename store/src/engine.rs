@@ -15,9 +15,13 @@
 pub mod memory;
 #[cfg(feature = "rocksdb")]
 pub mod rocks;
+#[cfg(feature = "rocksdb")]
+mod tables;
 
 #[cfg(all(test, feature = "rocksdb"))]
 mod differential;
+#[cfg(all(test, feature = "rocksdb"))]
+mod rewriting;
 
 use std::time::Duration;
 
@@ -170,6 +174,36 @@ pub struct Manifest {
     pub bytes: u64,
 }
 
+/// What an engine takes on disk. One without files takes nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of the write-ahead log. A [`flush`](Engine::flush) gives them back.
+    pub log_bytes: u64,
+    pub families: Vec<FamilyUsage>,
+}
+
+/// What one family takes on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyUsage {
+    pub family: Family,
+    /// Bytes of its tables.
+    pub table_bytes: u64,
+    /// An estimate of how many of them are of rows that were removed or replaced: a [`rewrite`](Engine::rewrite) gives
+    /// them back, unless a snapshot or an iterator still sees these rows.
+    pub dead_bytes: u64,
+    /// Whether ranges were removed that are not counted in `dead_bytes` before a [`flush`](Engine::flush).
+    pub unflushed_ranges: bool,
+}
+
+/// A portion of a family's tables that was rewritten.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewritten {
+    /// Bytes of its tables before.
+    pub bytes: u64,
+    /// The key at which the next portion begins; `None`: this was the last.
+    pub next: Option<Vec<u8>>,
+}
+
 /// A store that holds one history of batches. See the file's head for what it promises.
 pub trait Engine: Read + 'static {
     /// Appends `batch` to the history and makes it visible.
@@ -183,6 +217,14 @@ pub trait Engine: Read + 'static {
 
     /// Removes rows nobody reads any more. May happen later, and after a crash again.
     fn remove(&self, family: Family, span: &Span) -> Result<(), EngineError>;
+
+    /// How much room the engine takes on disk. May read directories: not for async threads.
+    fn usage(&self) -> Result<Usage, EngineError>;
+
+    /// Rewrites the next portion of the tables of `family`, from the key `from` on, without the rows that were removed
+    /// or replaced before the last [`flush`](Engine::flush). Changes nothing anybody can read. May take seconds, and of
+    /// the disk meanwhile as much as the portion's tables have: one of more than `room` bytes is left as it is.
+    fn rewrite(&self, family: Family, from: &[u8], room: u64) -> Result<Rewritten, EngineError>;
 
     /// `None`: a synced [`write`](Engine::write) waits for the disk itself. `Some`: the disk is simulated, and its
     /// owner writes un-synced, waits this long, and then makes it durable with an empty synced batch.
@@ -256,6 +298,14 @@ impl Batch {
         self.push(family, Kind::Put, key, value);
     }
 
+    /// A put of a value that lies in two parts.
+    pub fn put_parts(&mut self, family: Family, key: &[u8], head: &[u8], body: &[u8]) {
+        self.put(family, key, head);
+        self.buffer.extend_from_slice(body);
+        let entry = self.entries.last_mut().expect("it was put");
+        entry.second_end = self.buffer.len();
+    }
+
     pub fn delete(&mut self, family: Family, key: &[u8]) {
         self.push(family, Kind::Delete, key, &[]);
     }
@@ -278,6 +328,11 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many changes it has.
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Bytes of keys and values.
@@ -328,6 +383,7 @@ mod tests {
         let mut second = Batch::new();
         second.delete(Family::Log, b"gone");
         second.delete_range(Family::State, b"a", b"b");
+        second.put_parts(Family::State, b"two", b"he", b"ad");
         first.append(&second);
         let seen: Vec<Change<'_>> = first.changes().collect();
         assert_eq!(
@@ -336,6 +392,7 @@ mod tests {
                 Change::Put { family: Family::Node, key: b"k", value: b"v" },
                 Change::Delete { family: Family::Log, key: b"gone" },
                 Change::DeleteRange { family: Family::State, from: b"a", to: b"b" },
+                Change::Put { family: Family::State, key: b"two", value: b"head" },
             ]
         );
     }

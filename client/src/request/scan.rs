@@ -240,8 +240,8 @@ impl Chunks {
                 }
                 // Ended in good order before the last chunk: go on behind what we have.
                 Ok(None) if open.progressed => {}
-                Ok(None) => self.pause(cut_off()).await?,
-                Err(error) => self.pause(error).await?,
+                Ok(None) => self.pause(&open.asked, cut_off()).await?,
+                Err(error) => self.pause(&open.asked, error).await?,
             }
         }
         Ok(None)
@@ -261,8 +261,8 @@ impl Chunks {
         }
     }
 
-    async fn pause(&mut self, error: Error) -> Result<(), Error> {
-        let pause = self.tries.after(error, clock::now())?;
+    async fn pause(&mut self, asked: &Address, error: Error) -> Result<(), Error> {
+        let pause = self.tries.after(asked, error, clock::now())?;
         clock::sleep(pause).await;
         Ok(())
     }

@@ -1,7 +1,15 @@
 //! Accepting connections: bounded in number, each counted until it closes. One that does not earn its place in its first
 //! moments is closed, so that silent ones, or strangers, do not take all places.
+//!
+//! So is one whose reader takes nothing for [`READER_PATIENCE`] while something waits for it: counted answers
+//! (`answers.rs`), or bytes the socket does not take. Every few seconds the connection looks whether DATA was written since
+//! the last look. Only DATA counts: who answers pings, or sends them, takes nothing by that. How much of an answer has gone
+//! the frames that are written say ([`Written`]): a body is not asked for while its reader's window is closed.
+//!
+//! Left out: a reader that takes some answers and leaves others. It keeps its connection, and at most its share of the room.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +21,17 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Request;
 use tonic::transport::server::Connected;
-use tracing::{Instrument, warn};
+use tracing::{Instrument, Span, warn};
 use trefoil_world::{clock, net};
+
+use crate::api::READER_PATIENCE;
+use crate::api::answers::Reader;
 
 /// How soon a connection must have earned its place.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often a connection looks whether its reader takes anything.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the log says that connections are too many.
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
@@ -30,14 +44,29 @@ pub enum Earned {
     ByBelief,
 }
 
-/// Whether the other side's opening words were believed; a request finds it among its extensions.
+/// What a connection and its requests share; a request finds it among its extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Accepted {
+    believed: Believed,
+    /// Whom the answers are for.
+    pub reader: Arc<Reader>,
+}
+
+impl Accepted {
+    /// That of the connection a request came on.
+    pub fn of<T>(request: &Request<T>) -> Accepted {
+        request.extensions().get().cloned().unwrap_or_default()
+    }
+}
+
+/// Whether the other side's opening words were believed.
 #[derive(Clone, Debug, Default)]
 pub struct Believed(Arc<AtomicBool>);
 
 impl Believed {
     /// That of the connection a request came on.
     pub fn of<T>(request: &Request<T>) -> Believed {
-        request.extensions().get().cloned().unwrap_or_default()
+        Accepted::of(request).believed
     }
 
     pub fn note(&self) {
@@ -48,10 +77,18 @@ impl Believed {
 /// One accepted connection; its place is free again when it is dropped.
 pub struct Connection {
     stream: net::Stream,
+    from: SocketAddr,
     earned: Earned,
-    believed: Believed,
+    accepted: Accepted,
     /// Until its place is earned: when it is given up.
     first: Option<Pin<Box<clock::Sleep>>>,
+    written: Written,
+    /// Whether the socket took nothing when it was last written to.
+    blocked: bool,
+    silence: Silence,
+    next_look: Pin<Box<clock::Sleep>>,
+    /// The node's, for its lines in the log.
+    span: Span,
     _place: OwnedSemaphorePermit,
 }
 
@@ -73,16 +110,142 @@ impl RefusedConnections {
 }
 
 impl Connection {
-    fn new(stream: net::Stream, earned: Earned, place: OwnedSemaphorePermit) -> Connection {
-        let first = Some(Box::pin(clock::sleep(FIRST_PATIENCE)));
-        Connection { stream, earned, believed: Believed::default(), first, _place: place }
+    fn new(stream: net::Stream, from: SocketAddr, earned: Earned, place: OwnedSemaphorePermit) -> Connection {
+        Connection {
+            stream,
+            from,
+            earned,
+            accepted: Accepted::default(),
+            first: Some(Box::pin(clock::sleep(FIRST_PATIENCE))),
+            written: Written::default(),
+            blocked: false,
+            silence: Silence::default(),
+            next_look: Box::pin(clock::sleep(LOOK_EVERY)),
+            span: Span::current(),
+            _place: place,
+        }
     }
 
     fn has_earned(&self, bytes: usize) -> bool {
         match self.earned {
             Earned::ByFirstBytes => bytes > 0,
-            Earned::ByBelief => self.believed.0.load(Ordering::Relaxed),
+            Earned::ByBelief => self.accepted.believed.0.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether it is given up because its reader takes nothing. To be asked whenever it waits: only then is it woken for
+    /// the next look.
+    fn is_given_up(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut given_up = false;
+        // A busy task may be out of budget at each poll, which a timer that has elapsed shows all the same.
+        while self.next_look.is_elapsed() || self.next_look.as_mut().poll(cx).is_ready() {
+            let now = clock::now();
+            self.next_look.as_mut().reset(now + LOOK_EVERY);
+            let awaited = self.blocked || self.accepted.reader.is_awaited();
+            given_up |= self.silence.is_too_long(now, awaited, self.written.data_bytes);
+        }
+        if given_up {
+            let from = self.from;
+            let closed = || warn!("a connection from {from} closed: its reader took nothing for {READER_PATIENCE:?}");
+            self.span.in_scope(closed);
+        }
+        given_up
+    }
+
+    /// Takes note of a write of `parts`.
+    fn note_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<usize>>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.blocked = polled.is_pending();
+        if let Poll::Ready(Ok(count)) = &polled {
+            self.written.note(parts, *count);
+        }
+        match self.blocked && self.is_given_up(cx) {
+            true => Poll::Ready(Err(takes_nothing())),
+            false => polled,
+        }
+    }
+}
+
+fn takes_nothing() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "its reader takes nothing")
+}
+
+/// How long a reader has taken nothing of what waits for it.
+#[derive(Debug, Default)]
+struct Silence {
+    since: Option<clock::Instant>,
+    /// Bytes taken by the last look.
+    taken: u64,
+}
+
+impl Silence {
+    /// Looks at a reader that has taken so much in all, and for whom something waits, or not.
+    fn is_too_long(&mut self, now: clock::Instant, awaited: bool, taken: u64) -> bool {
+        let took = std::mem::replace(&mut self.taken, taken) != taken;
+        if took || !awaited || self.since.is_none() {
+            self.since = awaited.then_some(now);
+        }
+        self.since.is_some_and(|since| now - since >= READER_PATIENCE)
+    }
+}
+
+/// Bytes of an HTTP/2 frame's head: length of the payload (3), kind, flags, stream (4).
+const HEAD_BYTES: usize = 9;
+const DATA: u8 = 0;
+
+/// Counts the DATA in the HTTP/2 frames that are written.
+#[derive(Debug, Default)]
+struct Written {
+    data_bytes: u64,
+    /// What has come of the next frame's head.
+    head: [u8; HEAD_BYTES],
+    head_bytes: usize,
+    /// What is still to come of this frame's payload.
+    payload_left: usize,
+}
+
+impl Written {
+    /// The first `count` bytes of `parts` were written.
+    fn note(&mut self, parts: &[io::IoSlice<'_>], mut count: usize) {
+        for part in parts {
+            let written = &part[..part.len().min(count)];
+            count -= written.len();
+            self.walk(written);
+        }
+    }
+
+    fn walk(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let taken = match self.payload_left {
+                0 => self.walk_head(bytes),
+                left => self.walk_payload(left.min(bytes.len())),
+            };
+            bytes = &bytes[taken..];
+        }
+    }
+
+    fn walk_head(&mut self, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(HEAD_BYTES - self.head_bytes);
+        self.head[self.head_bytes..][..taken].copy_from_slice(&bytes[..taken]);
+        self.head_bytes += taken;
+        if self.head_bytes == HEAD_BYTES {
+            let [high, middle, low, ..] = self.head;
+            self.payload_left = u32::from_be_bytes([0, high, middle, low]) as usize;
+            self.head_bytes = 0;
+        }
+        taken
+    }
+
+    fn walk_payload(&mut self, taken: usize) -> usize {
+        self.payload_left -= taken;
+        if self.head[3] == DATA {
+            self.data_bytes += taken as u64;
+        }
+        taken
     }
 }
 
@@ -110,7 +273,7 @@ pub fn connections(
             };
             match places.clone().try_acquire_owned() {
                 Ok(place) => {
-                    if accepted.send(Ok(Connection::new(connection, earned, place))).await.is_err() {
+                    if accepted.send(Ok(Connection::new(connection, from, earned, place))).await.is_err() {
                         return;
                     }
                 }
@@ -123,10 +286,10 @@ pub fn connections(
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Believed;
+    type ConnectInfo = Accepted;
 
-    fn connect_info(&self) -> Believed {
-        self.believed.clone()
+    fn connect_info(&self) -> Accepted {
+        self.accepted.clone()
     }
 }
 
@@ -138,8 +301,11 @@ impl AsyncRead for Connection {
             self.first = None;
         }
         let late = self.first.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready());
-        match late {
-            true => Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it has not earned its place"))),
+        if late {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "it has not earned its place")));
+        }
+        match polled.is_pending() && self.is_given_up(cx) {
+            true => Poll::Ready(Err(takes_nothing())),
             false => polled,
         }
     }
@@ -147,7 +313,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write(cx, from)
+        let polled = self.stream.as_mut().poll_write(cx, from);
+        self.note_write(cx, polled, &[io::IoSlice::new(from)])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -163,10 +330,73 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream.as_mut().poll_write_vectored(cx, from)
+        let polled = self.stream.as_mut().poll_write_vectored(cx, from);
+        self.note_write(cx, polled, from)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(kind: u8, payload: usize) -> Vec<u8> {
+        let length = u32::try_from(payload).expect("a small payload").to_be_bytes();
+        let mut bytes = length[1..].to_vec();
+        bytes.extend([kind, 0, 0, 0, 0, 1]);
+        bytes.resize(HEAD_BYTES + payload, 0);
+        bytes
+    }
+
+    #[test]
+    fn only_data_counts_however_it_is_cut() {
+        const PING: u8 = 6;
+        let frames = [frame(PING, 8), frame(DATA, 0), frame(DATA, 20), frame(4, 0), frame(PING, 8), frame(DATA, 1)];
+        let bytes = frames.concat();
+        for at_once in 1..=bytes.len() {
+            let mut written = Written::default();
+            for cut in bytes.chunks(at_once) {
+                let (front, back) = cut.split_at(cut.len() / 2);
+                // Of the last part nothing was written.
+                let parts = [front, back, &[0; 50]].map(io::IoSlice::new);
+                written.note(&parts, cut.len());
+            }
+            assert_eq!(written.data_bytes, 21, "in pieces of {at_once}");
+        }
+    }
+
+    #[test]
+    fn a_reader_is_given_up_when_it_takes_nothing_of_what_waits() {
+        // At each look: the seconds since the first, whether something waits, bytes taken so far, whether it is given up.
+        let scenarios: [&[(u64, bool, u64, bool)]; 5] = [
+            &[(0, true, 0, false), (29, true, 0, false), (30, true, 0, true)],
+            &[
+                (0, false, 0, false),
+                (40, false, 0, false),
+                (80, true, 0, false),
+                (109, true, 0, false),
+                (110, true, 0, true),
+            ],
+            &[(0, true, 0, false), (25, true, 1, false), (50, true, 1, false), (55, true, 1, true)],
+            &[
+                (0, true, 0, false),
+                (25, false, 0, false),
+                (50, true, 0, false),
+                (75, true, 0, false),
+                (80, true, 0, true),
+            ],
+            &[(0, true, 7, false), (20, true, 8, false), (40, true, 9, false), (60, true, 10, false)],
+        ];
+        let start = clock::now();
+        for looks in scenarios {
+            let mut silence = Silence::default();
+            for &(seconds, awaited, taken, given_up) in looks {
+                let now = start + Duration::from_secs(seconds);
+                assert_eq!(silence.is_too_long(now, awaited, taken), given_up, "{looks:?}: at {seconds}");
+            }
+        }
     }
 }

@@ -20,16 +20,17 @@ fn malformed(field: &'static str, why: &str) -> Error {
     Error::Malformed { field, why: why.into() }
 }
 
-/// Why nothing was done, for the node that handed the request on.
+/// Why nothing was done, for the node that handed the request on. The outcome of a write that is unknown has a reply of
+/// its own; that of a read changes nothing.
 pub fn refused(error: Error) -> peer::Refused {
     use peer::refused::Kind;
     let plain = |kind: Kind, why: String| peer::Refused { kind: kind.into(), why, ..peer::Refused::default() };
     match error {
-        Error::Unavailable { why } => plain(Kind::Unavailable, why),
+        Error::Unavailable { why } | Error::Unknown { why } => plain(Kind::Unavailable, why),
         Error::DeadlinePassed => plain(Kind::Deadline, String::new()),
         Error::Exhausted { what, limit } => peer::Refused { limit, ..plain(Kind::Exhausted, what.into_owned()) },
         Error::Broken { why } => plain(Kind::Broken, why),
-        error @ (Error::NotLeader { .. } | Error::Unknown { .. }) => plain(Kind::Unavailable, error.to_string()),
+        error @ Error::NotLeader { .. } => plain(Kind::Unavailable, error.to_string()),
         error @ (Error::Refused(_)
         | Error::Invalid(_)
         | Error::Malformed { .. }
@@ -234,4 +235,26 @@ pub fn op_reply(reply: Reply) -> Result<v1::OpReply, Error> {
 
 fn range_reply(range: RangeReply) -> v1::RangeReply {
     v1::RangeReply { pairs: pairs(range.pairs), more: range.more, count: range.count }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use peer::refused::Kind;
+
+    #[test]
+    fn a_refusal_is_told_without_what_the_other_node_adds() {
+        let why = || "x".to_owned();
+        for (error, kind, told) in [
+            (Error::Unavailable { why: why() }, Kind::Unavailable, "x"),
+            (Error::Unknown { why: why() }, Kind::Unavailable, "x"),
+            (Error::Broken { why: why() }, Kind::Broken, "x"),
+            (Error::DeadlinePassed, Kind::Deadline, ""),
+            (Error::NotLeader { leader: None }, Kind::Unavailable, "this node does not lead the partition"),
+            (Error::Malformed { field: "f", why: why() }, Kind::Refused, "f: x"),
+        ] {
+            let refused = refused(error);
+            assert_eq!((refused.kind(), refused.why.as_str()), (kind, told));
+        }
+    }
 }

@@ -6,14 +6,15 @@
 //! Invariants:
 //!
 //! * Bytes of requests in hand are counted from their arrival to their answer, and bounded.
+//! * What may be answered with much is carried out once there is room for the answer (`answers.rs`), and holds nothing that
+//!   others wait for until then.
 //! * All chunks of a scan are of one revision.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use prost::Message;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
@@ -26,7 +27,9 @@ use trefoil_store::command::{
 use trefoil_store::mvcc;
 use trefoil_world::clock::{self, Instant};
 
-use crate::api::{MaybeServing, REQUEST_BYTES_MAX, REQUEST_UNIT, Serving, convert, deadline, serving};
+use crate::api::accept::Accepted;
+use crate::api::answers::{self, Counted, Reader, Room};
+use crate::api::{MaybeServing, READER_PATIENCE, REQUEST_BYTES_MAX, REQUEST_UNIT, Serving, convert, deadline, serving};
 use crate::error::Error;
 use crate::replication::Consistency;
 use crate::replication::leader::Scan;
@@ -34,8 +37,6 @@ use crate::replication::leader::Scan;
 /// Bytes of a scan's chunk, about; one pair may exceed it.
 const CHUNK_BYTES: usize = 512 << 10;
 const PAGE_PAIRS_MAX: u64 = 4096;
-/// How long a reader may take nothing before its scan ends.
-const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// Chunks that wait for a slow reader.
 const CHUNKS_MAX: usize = 2;
 const CONTINUATION_FORMAT: u8 = 1;
@@ -51,6 +52,7 @@ struct Call {
     keyspace: String,
     request_id: Option<RequestId>,
     deadline: Instant,
+    reader: Arc<Reader>,
     /// Held until the request is answered.
     _room: OwnedSemaphorePermit,
 }
@@ -60,7 +62,12 @@ struct Done {
     header: Option<v1::ResponseHeader>,
     revision: Revision,
     reply: Reply,
+    /// Room for the answer, if it may be large.
+    room: Option<Room>,
 }
+
+/// A chunk of a scan with its room, or how the scan ended.
+type Chunk = (Result<v1::ScanResponse, Status>, Option<Room>);
 
 impl KvService {
     async fn begin<T: Message>(&self, request: &Request<T>, header: Option<v1::RequestHeader>) -> Result<Call, Error> {
@@ -78,7 +85,8 @@ impl KvService {
         if let Some(epoch) = header.epoch {
             serving.router.reach_epoch(&header.keyspace, Epoch(epoch), deadline).await?;
         }
-        Ok(Call { serving, keyspace: header.keyspace, request_id, deadline, _room: room })
+        let reader = Accepted::of(request).reader;
+        Ok(Call { serving, keyspace: header.keyspace, request_id, deadline, reader, _room: room })
     }
 }
 
@@ -96,30 +104,48 @@ impl Call {
     async fn execute(&self, op: Op) -> Result<Done, Error> {
         mvcc::check(&op, &self.serving.limits)?;
         self.serving.health.room_for(&op)?;
-        self.command(Command::Op(op)).await
+        let room = self.room_for_answer(&op).await?;
+        let done = self.command(Command::Op(op)).await?;
+        Ok(Done { room, ..done })
+    }
+
+    /// Room for what `op` may be answered with, if that may be much.
+    async fn room_for_answer(&self, op: &Op) -> Result<Option<Room>, Error> {
+        match answers::answer_bytes_max(op, self.serving.message_bytes_max) {
+            0 => Ok(None),
+            bytes => self.serving.answers.reserve(&self.reader, bytes, self.deadline).await.map(Some),
+        }
+    }
+
+    /// Room for the next chunk of a scan, which may have a pair more than it should.
+    async fn room_for_chunk(&self) -> Result<Room, Error> {
+        let bytes = CHUNK_BYTES + self.serving.message_bytes_max;
+        self.serving.answers.reserve(&self.reader, bytes, clock::now() + READER_PATIENCE).await
     }
 
     /// A transaction that only reads needs no log entry.
-    async fn read_txn(&self, txn: Txn, consistency: Consistency) -> Result<v1::TxnResponse, Error> {
+    async fn read_txn(&self, txn: Txn, consistency: Consistency) -> Result<Response<v1::TxnResponse>, Error> {
         let op = Op::Txn(txn);
         mvcc::check(&op, &self.serving.limits)?;
+        let room = self.room_for_answer(&op).await?;
         let pinned = self.serving.router.scan(&self.keyspace, consistency, self.deadline).await?;
         let Reply::Txn { succeeded, replies } = pinned.read_txn(op).await? else {
             return Err(Error::Broken { why: "an answer to another question".into() });
         };
-        Ok(v1::TxnResponse {
+        let message = v1::TxnResponse {
             header: self.header(pinned.revision(), self.serving.identity.node),
             succeeded,
             replies: replies.into_iter().map(convert::op_reply).collect::<Result<_, _>>()?,
             context: convert::context(pinned.revision()),
             consistency: Some(convert::effective(pinned.effective)),
-        })
+        };
+        Ok(answers::response(message, room))
     }
 
     async fn command(&self, command: Command) -> Result<Done, Error> {
         let (Outcome { revision, result }, node) =
             self.serving.router.write(&self.keyspace, command, self.request_id, self.deadline).await?;
-        Ok(Done { header: self.header(revision, node), revision, reply: result? })
+        Ok(Done { header: self.header(revision, node), revision, reply: result?, room: None })
     }
 }
 
@@ -164,12 +190,13 @@ impl Kv for KvService {
         let op = RangeOp { revision: convert::revision(get.revision), keys_only: get.keys_only, ..RangeOp::all(range) };
         mvcc::check_range(&op).map_err(Error::from)?;
         let (answer, node) = call.serving.router.read(&call.keyspace, op, consistency, call.deadline).await?;
-        Ok(Response::new(v1::GetResponse {
+        let message = v1::GetResponse {
             header: call.header(answer.revision, node),
             values: convert::pairs(answer.reply.pairs),
             context: convert::context(answer.revision),
             consistency: Some(convert::effective(answer.effective)),
-        }))
+        };
+        call.serving.answers.response_of_read(&call.reader, message).map_err(Status::from)
     }
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
@@ -177,18 +204,15 @@ impl Kv for KvService {
         let put = request.into_inner();
         let compare = convert::condition(&put.key, put.condition)?;
         let op = PutOp { key: put.key, value: Some(put.value), lease: Some(put.lease), previous: put.previous };
-        let Done { header, revision, reply } = call.execute(conditional(Op::Put(op), compare)).await?;
+        let Done { header, revision, reply, room } = call.execute(conditional(Op::Put(op), compare)).await?;
         let (written, previous) = match unwrap_conditional(reply) {
             Some(Reply::Put { previous }) => (true, previous),
             None => (false, None),
             Some(_) => return Err(other_question()),
         };
-        Ok(Response::new(v1::PutResponse {
-            header,
-            written,
-            previous: previous.map(convert::pair),
-            context: convert::context(revision),
-        }))
+        let previous = previous.map(convert::pair);
+        let message = v1::PutResponse { header, written, previous, context: convert::context(revision) };
+        Ok(answers::response(message, room))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
@@ -200,19 +224,20 @@ impl Kv for KvService {
         }
         let compare = convert::condition(&range.key, delete.condition)?;
         let op = DeleteOp { range, previous: delete.previous };
-        let Done { header, revision, reply } = call.execute(conditional(Op::Delete(op), compare)).await?;
+        let Done { header, revision, reply, room } = call.execute(conditional(Op::Delete(op), compare)).await?;
         let (carried_out, deleted, previous) = match unwrap_conditional(reply) {
             Some(Reply::Delete { deleted, previous }) => (true, deleted, previous),
             None => (false, 0, Vec::new()),
             Some(_) => return Err(other_question()),
         };
-        Ok(Response::new(v1::DeleteResponse {
+        let message = v1::DeleteResponse {
             header,
             carried_out,
             deleted,
             previous: convert::pairs(previous),
             context: convert::context(revision),
-        }))
+        };
+        Ok(answers::response(message, room))
     }
 
     type ScanStream = Pin<Box<dyn Stream<Item = Result<v1::ScanResponse, Status>> + Send>>;
@@ -235,11 +260,19 @@ impl Kv for KvService {
         let (chunks, stream) = tokio::sync::mpsc::channel(CHUNKS_MAX);
         trefoil_world::task::spawn(async move {
             if let Err(error) = send_chunks(&call, &pinned, op, &chunks).await {
-                // A reader that hung up needs no error.
-                drop(chunks.send(Err(error.into())).await);
+                // A reader that hung up needs no error, and one that takes nothing gets none.
+                drop(clock::timeout(READER_PATIENCE, chunks.send((Err(error.into()), None))).await);
             }
         });
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(stream))))
+        let counted = Counted::default();
+        let of_response = counted.clone();
+        let stream = tokio_stream::wrappers::ReceiverStream::new(stream).map(move |(chunk, room)| {
+            counted.add(room);
+            chunk
+        });
+        let mut response: Response<Self::ScanStream> = Response::new(Box::pin(stream));
+        response.extensions_mut().insert(of_response);
+        Ok(response)
     }
 
     async fn txn(&self, request: Request<v1::TxnRequest>) -> Result<Response<v1::TxnResponse>, Status> {
@@ -248,7 +281,7 @@ impl Kv for KvService {
         let txn = convert::txn(asked.txn)?;
         let consistency = convert::consistency(asked.consistency, &asked.context)?;
         if only_reads(&txn) {
-            return call.read_txn(txn, consistency).await.map(Response::new).map_err(Status::from);
+            return call.read_txn(txn, consistency).await.map_err(Status::from);
         }
         if consistency != Consistency::Linearizable {
             return Err(Error::Malformed {
@@ -257,15 +290,16 @@ impl Kv for KvService {
             }
             .into());
         }
-        let Done { header, revision, reply } = call.execute(Op::Txn(txn)).await?;
+        let Done { header, revision, reply, room } = call.execute(Op::Txn(txn)).await?;
         let Reply::Txn { succeeded, replies } = reply else { return Err(other_question()) };
-        Ok(Response::new(v1::TxnResponse {
+        let message = v1::TxnResponse {
             header,
             succeeded,
             replies: replies.into_iter().map(convert::op_reply).collect::<Result<_, _>>()?,
             context: convert::context(revision),
             consistency: None,
-        }))
+        };
+        Ok(answers::response(message, room))
     }
 
     async fn open_session(
@@ -300,13 +334,18 @@ async fn send_chunks(
     call: &Call,
     pinned: &Scan,
     op: RangeOp,
-    chunks: &tokio::sync::mpsc::Sender<Result<v1::ScanResponse, Status>>,
+    chunks: &tokio::sync::mpsc::Sender<Chunk>,
 ) -> Result<(), Error> {
     mvcc::check_range(&op)?;
     let at = op.revision.unwrap_or(pinned.revision());
     let mut left = op.limit;
     let mut page = RangeOp { count: false, revision: Some(at), ..op.clone() };
     loop {
+        let room = tokio::select! {
+            biased;
+            () = chunks.closed() => return Ok(()),
+            room = call.room_for_chunk() => room?,
+        };
         page.limit = Some(left.map_or(PAGE_PAIRS_MAX, |left| left.min(PAGE_PAIRS_MAX)));
         let mut found = if op.count_only { Default::default() } else { pinned.page(page.clone(), CHUNK_BYTES).await? };
         let taken = found.pairs.len() as u64;
@@ -326,7 +365,8 @@ async fn send_chunks(
             context: convert::context(pinned.revision()),
             consistency: Some(convert::effective(pinned.effective)),
         };
-        match clock::timeout(READER_PATIENCE, chunks.send(Ok(chunk))).await {
+        let room = room.shrunk_to(chunk.encoded_len());
+        match clock::timeout(READER_PATIENCE, chunks.send((Ok(chunk), room))).await {
             Ok(Ok(())) if !last => {}
             // A reader that takes nothing would pin this state for ever.
             Ok(_) | Err(_) => return Ok(()),

@@ -37,6 +37,7 @@ use trefoil_store::command::{Command, Op, Outcome, Reply, RequestId, decode_comm
 use trefoil_store::key::StoreNumber;
 use trefoil_store::mvcc::{self, Content, Limits};
 use trefoil_world::clock::{self, Instant};
+use trefoil_world::planted::{self, Bug};
 
 use self::voice::{Voice, home};
 use crate::api::accept::Believed;
@@ -48,7 +49,7 @@ use crate::error::Error;
 use crate::health::Health;
 use crate::peer::{AMNESIA, run_of};
 use crate::raft::group::{RaftReplica, Turn};
-use crate::raft::state::receive_rows;
+use crate::raft::state::{copy_rows, receive_rows};
 use crate::replication::{Consistency, Replica};
 use crate::router::Router;
 use crate::verify::{self, Haste, WALK_PATIENCE};
@@ -80,6 +81,31 @@ pub struct Member {
 }
 
 impl Member {
+    /// Nothing but Raft messages is taken from a node that is neither a founder nor in the map.
+    fn expect_of_cluster(&self, node: NodeId) -> Result<(), Status> {
+        match self.acquaintances.is_of_cluster(node) {
+            true => Ok(()),
+            false => Err(denied(format!("{node} is not in the map: only Raft messages are taken from it"))),
+        }
+    }
+
+    /// Believes a caller that is of the cluster and whose opening words were believed on its Raft connection, in its
+    /// latest start.
+    fn asked(&self, caller: Option<&Caller>, keyspace: u32, partition: u32) -> Result<Asked, Status> {
+        let caller = caller.ok_or_else(|| Status::invalid_argument("it does not say who asks"))?;
+        let me = self.acquaintances.me();
+        if caller.cluster_id.as_ref() != me.cluster.0.to_be_bytes() {
+            return Err(denied(format!("this node is of cluster {}", me.cluster)));
+        }
+        let node = NodeId(caller.node_id);
+        if !self.acquaintances.knows(node, caller.run) {
+            return Err(denied(format!("this start of {node} was not met, or another one since")));
+        }
+        self.expect_of_cluster(node)?;
+        let partition = PartitionId { keyspace: KeyspaceId(keyspace), index: partition };
+        Ok(Asked { partition, epoch: Epoch(caller.epoch) })
+    }
+
     /// Takes note of a new directory that comes under the name of a known node. A founder that has not adopted the
     /// founding record yet asks with the directory it is known by.
     fn note_stranger(&self, asking: &Introduction) {
@@ -144,34 +170,6 @@ impl PeerService {
     fn member(&self) -> Result<Arc<Member>, Status> {
         self.member.load_full().ok_or_else(|| Status::unavailable("this node is not a member of a cluster yet"))
     }
-
-    /// Nothing but Raft messages is taken from a node that is neither a founder nor in the map.
-    fn in_cluster(&self, member: &Member, node: NodeId) -> Result<(), Status> {
-        let founding = self.founding.load();
-        let founder =
-            founding.as_ref().is_some_and(|record| record.founders.iter().any(|founder| founder.node == node));
-        match founder || member.router.map.load().nodes.contains_key(&node) {
-            true => Ok(()),
-            false => Err(denied(format!("{node} is not in the map: only Raft messages are taken from it"))),
-        }
-    }
-
-    /// Believes a caller that is of the cluster and whose opening words were believed on its Raft connection, in its
-    /// latest start.
-    fn asked(&self, member: &Member, caller: Option<&Caller>, keyspace: u32, partition: u32) -> Result<Asked, Status> {
-        let caller = caller.ok_or_else(|| Status::invalid_argument("it does not say who asks"))?;
-        let me = member.acquaintances.me();
-        if caller.cluster_id.as_ref() != me.cluster.0.to_be_bytes() {
-            return Err(denied(format!("this node is of cluster {}", me.cluster)));
-        }
-        let node = NodeId(caller.node_id);
-        if !member.acquaintances.knows(node, caller.run) {
-            return Err(denied(format!("this start of {node} was not met, or another one since")));
-        }
-        self.in_cluster(member, node)?;
-        let partition = PartitionId { keyspace: KeyspaceId(keyspace), index: partition };
-        Ok(Asked { partition, epoch: Epoch(caller.epoch) })
-    }
 }
 
 #[tonic::async_trait]
@@ -211,7 +209,7 @@ impl Peer for PeerService {
         let from = member.acquaintances.meet(&hello).await;
         let from = from.map_err(|refused| refusal(&refused))?;
         believed.note();
-        self.in_cluster(&member, from)?;
+        member.expect_of_cluster(from)?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot begins with its head"))?;
         let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();
         let raft = raft.ok_or_else(|| Status::not_found(format!("no replica r{} here", head.to_replica)))?;
@@ -231,11 +229,11 @@ impl Peer for PeerService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let asked = self.asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let asked = member.asked(ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
         let reply = match propose(&member, &asked, ask).await {
             Ok(outcome) => propose_reply::Reply::Outcome(encode_outcome(&outcome).into()),
             Err(Error::NotLeader { leader }) => propose_reply::Reply::NotLeader(not_leader(leader)),
-            Err(error @ Error::Unknown { .. }) => propose_reply::Reply::Unknown(error.to_string()),
+            Err(Error::Unknown { why }) => propose_reply::Reply::Unknown(why),
             Err(error) => propose_reply::Reply::Refused(convert::refused(error)),
         };
         let newer = newer_row(&member, &asked);
@@ -245,7 +243,7 @@ impl Peer for PeerService {
     async fn read_index(&self, request: Request<ReadIndexRequest>) -> Result<Response<ReadIndexReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let asked = self.asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let asked = member.asked(ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
         let reply = match read_index(&member, &asked, clock::now() + Duration::from_millis(ask.deadline_ms)).await {
             Ok(index) => read_index_reply::Reply::Index(index),
             Err(Error::NotLeader { leader }) => read_index_reply::Reply::NotLeader(not_leader(leader)),
@@ -258,7 +256,7 @@ impl Peer for PeerService {
     async fn digest(&self, request: Request<DigestRequest>) -> Result<Response<DigestReply>, Status> {
         let member = self.member()?;
         let ask = request.into_inner();
-        let asked = self.asked(&member, ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
+        let asked = member.asked(ask.caller.as_ref(), ask.keyspace_id, ask.partition)?;
         let reply = match digest(&member, &asked, Revision(ask.revision)).await {
             Ok(Content { keys, sum }) => digest_reply::Reply::Digest(Digest { keys, sum }),
             Err(error) => digest_reply::Reply::Refused(convert::refused(error)),
@@ -348,6 +346,11 @@ async fn install(
 ) -> Result<Vote, Status> {
     let turn = raft.receive_next();
     let rows = raft.stores().receive().await.map_err(|ending| Status::unavailable(ending.to_string()))?;
+    if planted::is(Bug::OldRowsKept) {
+        let (engine, old) = (raft.engine().as_ref(), raft.published().view().store.number());
+        let copied = copy_rows(engine, old, engine, rows.store());
+        copied.map_err(|error| Status::internal(error.to_string()))?;
+    }
     let (partition, replica) = (raft.partition, raft.replica);
     info!(%partition, %replica, "receiving a snapshot from {from}");
     let installed = match receive(&raft, turn, rows.store(), chunks).await {

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use trefoil_causality::ReplicaId;
 use trefoil_placement::{Candidate, NodeId, choose};
 use trefoil_store::codec::{Decoder, Malformed, put_bytes, put_u64};
+use trefoil_world::planted::{self, Bug};
 
 use crate::cluster::identity::{ClusterId, StorageId};
 
@@ -63,6 +64,19 @@ impl FoundingRecord {
     /// The founder whose directory this is.
     pub fn of_storage(&self, storage: StorageId) -> Option<&Founder> {
         self.founders.iter().find(|founder| founder.storage == storage)
+    }
+
+    /// What a planted bug makes of the record: this directory in the place of the one its name was founded with.
+    fn with_directory(&self, me: &Founder) -> FoundingRecord {
+        let mut record = self.clone();
+        let named = record.founders.iter_mut().find(|founder| founder.name == me.name);
+        named.expect("whoever asks founders is one by name").storage = me.storage;
+        record
+    }
+
+    /// The name this directory was founded under, when it is not `name`: a node keeps its name for ever.
+    pub fn misnamed(&self, storage: StorageId, name: &str) -> Option<&str> {
+        self.of_storage(storage).map(|founder| founder.name.as_str()).filter(|founded| *founded != name)
     }
 
     /// The voters `_meta` starts with: at most [`META_VOTERS_MAX`], zones spread.
@@ -151,6 +165,11 @@ pub fn step(me: &Founder, list: &[(String, String)], answers: &[Answer], fresh: 
     });
     if let Some(record) = records.clone().find(|record| record.of_storage(me.storage).is_some()) {
         return Step::Adopt(record.clone());
+    }
+    if planted::is(Bug::StorageIdIgnored)
+        && let Some(record) = records.clone().next()
+    {
+        return Step::Adopt(record.with_directory(me));
     }
     if let Some(record) = records.next() {
         return Step::StayOut(stay_out(me, record));
@@ -246,6 +265,16 @@ mod tests {
         assert_eq!(adopted, Step::Adopt(record.clone()));
         let wiped = Founder { storage: StorageId(99), ..founder("n2") };
         assert!(matches!(step(&wiped, &both, &[Answer::Founded(record)], fresh), Step::StayOut(_)));
+    }
+
+    #[test]
+    fn a_directory_keeps_its_name() {
+        let record = FoundingRecord::found(ClusterId(7), vec![founder("n1"), founder("n2")]);
+        let cases = [("n1", "n1", None), ("n1", "n2", Some("n1")), ("n2", "n9", Some("n2"))];
+        for (of, name, expected) in cases {
+            assert_eq!(record.misnamed(founder(of).storage, name), expected, "the directory of {of} as {name}");
+        }
+        assert_eq!(record.misnamed(StorageId(99), "n9"), None, "a directory the record does not know");
     }
 
     #[test]

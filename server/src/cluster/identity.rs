@@ -4,7 +4,8 @@
 //! cluster; the **start count** rises with every start. Every peer connection opens with them ([`Hello`]), and each
 //! side keeps durably the highest start count it has seen of the other, so that a wiped node, a restored copy and a
 //! second process with the same directory are told apart from the node they claim to be. Every frame also says how far
-//! the speaker's writer has synced: whoever comes back with less than it once said has lost its tail.
+//! the speaker's writer has synced: whoever comes back with less than it once said has lost its tail. The opening words
+//! also say where the speaker and those it has met are reached; of those who are believed that is kept (`addresses.rs`).
 //!
 //! Invariants:
 //!
@@ -17,15 +18,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use trefoil_placement::NodeId;
-use trefoil_proto::peer::Hello;
+use trefoil_proto::peer::{Hello, PeerAddress};
 use trefoil_store::codec::{Decoder, Malformed, put_bytes, put_u64};
 use trefoil_store::engine::{Batch, Durability, EngineError, Family, Order, Read, Visit};
 use trefoil_store::key;
+use trefoil_world::planted::{self, Bug};
 
-use crate::cluster::map::ClusterMap;
+use crate::cluster::addresses::{AddressBook, Word};
 use crate::writer::{Ending, Writer};
 
 /// The protocol versions this build speaks.
@@ -86,7 +87,7 @@ impl Identity {
         Ok((ClusterId(u128::from_be_bytes(cluster)), node))
     }
 
-    /// The opening words to `to`, with the run ids of the last starts.
+    /// The opening words to `to`, with the run ids of the last starts, and without addresses.
     fn hello(&self, to: Option<NodeId>, runs: &[u64], position: u64) -> Hello {
         Hello {
             cluster_id: self.cluster.0.to_be_bytes().to_vec().into(),
@@ -98,6 +99,7 @@ impl Identity {
             to_node_id: to.map_or(0, |node| node.0),
             runs: runs.to_vec(),
             position,
+            ..Hello::default()
         }
     }
 }
@@ -197,13 +199,21 @@ impl Seen {
     }
 }
 
+/// By which directory a peer is known, and which of its starts was met last, from what is kept of it.
+///
+/// # Errors
+/// The row is malformed.
+pub fn decode_met(row: Bytes) -> Result<(StorageId, u64), Malformed> {
+    Seen::decode(row).map(|seen| (seen.storage, seen.start_count))
+}
+
 /// What this node knows of its peers, and its judgement of their opening words.
 pub struct Acquaintances {
     me: Identity,
     runs: Vec<u64>,
     writer: Writer,
     founders: BTreeSet<NodeId>,
-    map: Arc<ArcSwap<ClusterMap>>,
+    addresses: Arc<AddressBook>,
     // Asked by every connection task; held for memory work only.
     seen: Mutex<BTreeMap<NodeId, Seen>>,
     /// One peer is judged and recorded at a time, so that of two that claim one start only one is believed.
@@ -225,7 +235,7 @@ impl Acquaintances {
         engine: &dyn Read,
         writer: Writer,
         founders: BTreeMap<NodeId, StorageId>,
-        map: Arc<ArcSwap<ClusterMap>>,
+        addresses: Arc<AddressBook>,
     ) -> Result<Acquaintances, EngineError> {
         let mut rows = Vec::new();
         engine.scan(Family::Node, &key::node::peers(), Order::Ascending, &mut |key, value| {
@@ -244,7 +254,7 @@ impl Acquaintances {
             runs,
             writer,
             founders: founders.into_keys().collect(),
-            map,
+            addresses,
             seen: Mutex::new(seen),
             judging: Default::default(),
             kept: Mutex::default(),
@@ -258,37 +268,67 @@ impl Acquaintances {
 
     /// The opening words to `to`.
     pub fn hello(&self, to: Option<NodeId>) -> Hello {
-        self.me.hello(to, &self.runs, self.position())
+        let others = self.addresses.said().into_iter().filter(|(node, _)| Some(*node) != to);
+        let others = others.map(|(node, word)| PeerAddress {
+            node_id: node.0,
+            start_count: word.start_count,
+            address: word.address,
+        });
+        Hello {
+            peer_address: self.addresses.own().to_owned(),
+            others: others.collect(),
+            ..self.me.hello(to, &self.runs, self.position())
+        }
     }
 
     /// Believes or refuses a peer's opening words. What is new in those of a node of this cluster is durable when this
-    /// returns.
+    /// returns, and the addresses in them are tried from then on.
     pub async fn meet(&self, hello: &Hello) -> Result<NodeId, Refused> {
         let (node, claimed) = self.read(hello)?;
         let run_at = |count| run_at(hello, count);
         let _one_at_a_time = self.judging.lock().await;
         let known = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied();
-        if !judge(node, known, claimed, run_at)? {
-            return Ok(node);
+        if judge(node, known, claimed, run_at)? {
+            self.keep(node, claimed).await?;
         }
+        // Under the same lock: what an earlier start said never comes after what a later one says.
+        if self.is_of_cluster(node) {
+            self.note_addresses(node, hello);
+        }
+        Ok(node)
+    }
+
+    /// Where a believed node of this cluster says that it and others of the cluster are reached.
+    fn note_addresses(&self, node: NodeId, hello: &Hello) {
+        self.addresses.hear(node, Word { start_count: hello.start_count, address: hello.peer_address.clone() });
+        for told in &hello.others {
+            let other = NodeId(told.node_id);
+            if other != node && other != self.me.node && self.is_of_cluster(other) {
+                self.addresses.overhear(other, Word { start_count: told.start_count, address: told.address.clone() });
+            }
+        }
+    }
+
+    /// Keeps what is new of a peer that is believed.
+    async fn keep(&self, node: NodeId, claimed: Seen) -> Result<(), Refused> {
         if self.is_of_cluster(node) {
             let mut batch = Batch::new();
             batch.put(Family::Node, &key::node::peer(node), &claimed.encode());
             self.writer.write(batch, Durability::Sync).await.map_err(|_| Refused::Ending)?;
         }
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.is_none() && seen.len() >= PEERS_MAX {
+        if !seen.contains_key(&node) && seen.len() >= PEERS_MAX {
             let stranger = seen.keys().copied().find(|node| !self.is_of_cluster(*node));
             stranger.and_then(|stranger| seen.remove(&stranger));
         }
         seen.insert(node, claimed);
-        Ok(node)
+        Ok(())
     }
 
     /// Whether a node is of this cluster, as far as is known here. What is known of such a node is durable; others are
     /// remembered while there is room, so that made-up ones cost no disk and keep nobody out.
-    fn is_of_cluster(&self, node: NodeId) -> bool {
-        self.founders.contains(&node) || self.map.load().nodes.contains_key(&node)
+    pub fn is_of_cluster(&self, node: NodeId) -> bool {
+        self.founders.contains(&node) || self.addresses.map().load().nodes.contains_key(&node)
     }
 
     /// The synced position this node may speak of.
@@ -408,8 +448,14 @@ fn judge(
     run_at: impl Fn(u64) -> Option<u64>,
 ) -> Result<bool, Refused> {
     let Some(known) = known else { return Ok(true) };
+    if planted::is(Bug::StorageIdIgnored) && known.storage != claimed.storage {
+        return Ok(true);
+    }
     if known.storage != claimed.storage {
         return Err(Refused::OtherStorage { node, known: known.storage, claimed: claimed.storage });
+    }
+    if planted::is(Bug::StartCountIgnored) {
+        return Ok(!claimed.same_start(&known));
     }
     let lost = if claimed.position < known.position { Lost::Something } else { Lost::Nothing };
     if claimed.start_count < known.start_count {

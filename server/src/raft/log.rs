@@ -23,6 +23,7 @@ use openraft::{OptionalSend, RaftLogReader};
 use trefoil_causality::ReplicaId;
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Order, Read, Visit};
 use trefoil_store::key;
+use trefoil_world::planted::{self, Bug};
 
 use crate::raft::types::{
     Group, LogEntry, LogId, Vote, decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
@@ -315,7 +316,9 @@ impl RaftLogStorage<Group> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let mut batch = Batch::new();
-        batch.put(Family::Log, &key::log::vote(self.replica), &encode_vote(vote));
+        if !planted::is(Bug::VoteNotPersisted) {
+            batch.put(Family::Log, &key::log::vote(self.replica), &encode_vote(vote));
+        }
         self.writer.write(batch, Durability::Sync).await?;
         self.lock().vote = Some(*vote);
         Ok(())
@@ -341,9 +344,10 @@ impl RaftLogStorage<Group> for LogStore {
         let (last, truncations) = {
             let mut cache = self.lock();
             for entry in entries {
-                let value = encode_entry(&entry);
-                batch.put(Family::Log, &key::log::entry(self.replica, entry.log_id.index()), &value);
-                cache.push(entry, value.len());
+                let (head, body) = encode_entry(&entry);
+                let key = key::log::entry(self.replica, entry.log_id.index());
+                batch.put_parts(Family::Log, &key, &head, &body);
+                cache.push(entry, head.len() + body.len());
             }
             if std::mem::take(&mut cache.committed_dirty)
                 && let Some(committed) = cache.committed

@@ -33,6 +33,7 @@ use trefoil_causality::ReplicaId;
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Read};
 use trefoil_store::key::{self, StoreNumber};
 use trefoil_store::mvcc::Head;
+use trefoil_world::planted::{self, Bug};
 
 use crate::raft::state::batch::{Answer, Applying, Portion, Progress};
 use crate::raft::types::{Applied, Group, LogId, Membership, decode_applied, encode_applied};
@@ -144,7 +145,16 @@ impl StateMachine {
             true => work()?,
             false => trefoil_world::task::blocking(work).await??,
         };
-        self.writer.write(batch, Durability::NoSync).await?;
+        if planted::is(Bug::AppliedApart) {
+            let mut apart = Batch::new();
+            let applied = encode_applied(&progress.view.applied, &progress.membership);
+            apart.put(Family::State, &key::state::applied(progress.view.store.number()), &applied);
+            self.writer.write(apart, Durability::NoSync).await?;
+        }
+        match planted::is(Bug::ApplyBeforeEntry) {
+            true => self.engine.write(&batch, Durability::NoSync).map_err(io::Error::other)?,
+            false => self.writer.write(batch, Durability::NoSync).await?,
+        }
         self.progress = progress;
         self.published.compactions.fetch_add(compactions, Ordering::Relaxed);
         self.published.publish(self.progress.view.clone());
@@ -240,6 +250,9 @@ impl RaftStateMachine<Group> for StateMachine {
         let applied = encode_applied(&meta.last_log_id, &meta.last_membership);
         batch.put(Family::State, &key::state::applied(store), &applied);
         batch.put(Family::Node, &key::node::replica(self.progress.replica), &record.encode());
+        if planted::is(Bug::VoteLostWithSnapshot) {
+            batch.delete(Family::Log, &key::log::vote(self.progress.replica));
+        }
         self.writer.write(batch, Durability::Sync).await?;
         let head = Head::load(self.engine.as_ref(), store).map_err(io::Error::other)?;
         self.progress.view.store.retire();
@@ -283,6 +296,10 @@ pub fn snapshot_rows(
                 next = Some(row.to_vec());
                 return trefoil_store::engine::Visit::Stop;
             }
+            let is_reply = family == Family::State && key::state::decode_reply(row).is_some();
+            if planted::is(Bug::RequestTableLost) && is_reply {
+                return trefoil_store::engine::Visit::Next;
+            }
             put_row(&mut rows, place, row, value);
             count += 1;
             trefoil_store::engine::Visit::Next
@@ -299,8 +316,16 @@ pub fn snapshot_rows(
     Ok((count > 0).then(|| (rows.into(), count)))
 }
 
-/// Copies a snapshot made on this node under a fresh number.
-fn copy_rows(read: &dyn Read, store: StoreNumber, engine: &dyn Engine, fresh: StoreNumber) -> Result<(), EngineError> {
+/// Copies a state of this node under a fresh number.
+///
+/// # Errors
+/// The engine cannot be read or written.
+pub fn copy_rows(
+    read: &dyn Read,
+    store: StoreNumber,
+    engine: &dyn Engine,
+    fresh: StoreNumber,
+) -> Result<(), EngineError> {
     let mut cursor = Some((0, Vec::new()));
     while cursor.is_some() {
         if let Some((rows, _)) = snapshot_rows(read, store, &mut cursor, COPY_BYTES_MAX)? {

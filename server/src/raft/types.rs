@@ -177,14 +177,14 @@ pub fn decode_log_id(bytes: Bytes) -> Result<LogId, Malformed> {
     Ok(id)
 }
 
-/// The stored form of an entry; its index is in the key.
-pub fn encode_entry(entry: &LogEntry) -> Vec<u8> {
-    let payload = encode_payload(&entry.payload);
-    let mut out = Vec::with_capacity(11 + payload.len());
-    out.push(FORMAT);
-    put_u64(&mut out, term_of(&entry.log_id));
-    out.extend_from_slice(&payload);
-    out
+/// The stored form of an entry, in two parts so that commands are not copied for it; its index is in the key.
+pub fn encode_entry(entry: &LogEntry) -> (Vec<u8>, Bytes) {
+    let (kind, body) = payload_parts(&entry.payload);
+    let mut head = Vec::with_capacity(12);
+    head.push(FORMAT);
+    put_u64(&mut head, term_of(&entry.log_id));
+    head.push(kind);
+    (head, body)
 }
 
 pub fn decode_entry(index: u64, bytes: Bytes) -> Result<LogEntry, Malformed> {
@@ -196,20 +196,23 @@ pub fn decode_entry(index: u64, bytes: Bytes) -> Result<LogEntry, Malformed> {
 
 /// A payload as the log stores it and peers send it: a kind byte, then the body.
 pub fn encode_payload(payload: &EntryPayload<Proposal, ReplicaId, Home>) -> Bytes {
-    let mut out = Vec::new();
+    let (kind, body) = payload_parts(payload);
+    let mut out = Vec::with_capacity(1 + body.len());
+    out.push(kind);
+    out.extend_from_slice(&body);
+    out.into()
+}
+
+fn payload_parts(payload: &EntryPayload<Proposal, ReplicaId, Home>) -> (u8, Bytes) {
     match payload {
-        EntryPayload::Blank => out.push(BLANK),
-        EntryPayload::Normal(proposal) => {
-            out.reserve_exact(1 + proposal.0.len());
-            out.push(COMMANDS);
-            out.extend_from_slice(&proposal.0);
-        }
+        EntryPayload::Blank => (BLANK, Bytes::new()),
+        EntryPayload::Normal(proposal) => (COMMANDS, proposal.0.clone()),
         EntryPayload::Membership(membership) => {
-            out.push(MEMBERSHIP);
-            put_membership(&mut out, membership);
+            let mut body = Vec::new();
+            put_membership(&mut body, membership);
+            (MEMBERSHIP, body.into())
         }
     }
-    out.into()
 }
 
 pub fn decode_payload(bytes: Bytes) -> Result<EntryPayload<Proposal, ReplicaId, Home>, Malformed> {

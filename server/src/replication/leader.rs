@@ -20,12 +20,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use trefoil_causality::Revision;
 use trefoil_placement::NodeId;
 use trefoil_store::command::{
-    Command, Envelope, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, encode_batch, encode_envelope,
+    Command, Envelope, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, Txn, encode_batch, encode_envelope,
 };
 use trefoil_store::engine::{EngineError, Read};
 use trefoil_store::mvcc::{self, Head};
 use trefoil_store::overlay::Overlay;
 use trefoil_world::clock::{self, Instant};
+use trefoil_world::planted::{self, Bug};
 
 use crate::error::Error;
 use crate::raft::group::{ProposeError, RaftReplica, ReadIndexError};
@@ -134,6 +135,7 @@ impl LeaderReplica {
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<Outcome, Error> {
+        let command = if planted::is(Bug::CompareOutsideApply) { self.decided_now(command)? } else { command };
         let envelope =
             Envelope { at_ms: clock::wall_ms(), request, principal: "anonymous".into(), auth_revision: 0, command };
         let (answer, answered) = oneshot::channel();
@@ -148,6 +150,20 @@ impl LeaderReplica {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(Error::Unknown { why: "the node is ending".into() }),
             Err(_) => Err(Error::Unknown { why: "the deadline passed before the outcome was known".into() }),
+        }
+    }
+
+    /// What a planted bug makes of a transaction whose compares hold now: one without compares.
+    fn decided_now(&self, command: Command) -> Result<Command, Error> {
+        let Command::Op(op @ Op::Txn(txn)) = &command else { return Ok(command) };
+        let view = self.raft.published().view();
+        let (mut state, mut head) = (Overlay::new(self.raft.engine().as_ref()), view.head);
+        let tried = mvcc::execute(&mut state, view.store.number(), &mut head, op);
+        match tried.map_err(|error| broken(&self.raft, &error))? {
+            Ok(Reply::Txn { succeeded: true, .. }) => {
+                Ok(Command::Op(Op::Txn(Txn { compares: Vec::new(), ..txn.clone() })))
+            }
+            Ok(_) | Err(_) => Ok(command),
         }
     }
 
@@ -192,6 +208,7 @@ impl LeaderReplica {
 
     async fn wait_fresh(&self, consistency: Consistency, deadline: Instant) -> Result<Effective, Error> {
         match consistency {
+            Consistency::Linearizable if planted::is(Bug::LocalReads) => Ok(Effective::Linearizable),
             Consistency::Linearizable => {
                 let index = self.read_index(deadline).await?;
                 self.wait_applied(index, deadline).await?;

@@ -3,7 +3,8 @@
 //!
 //! RocksDB's loss is made by copying its directory and cutting the copy's write-ahead log somewhere behind the last
 //! sync, in the middle of a record too. A batch carries its number, so what was recovered says how many un-synced
-//! batches survived; the memory engine is then crashed with as many.
+//! batches survived; the memory engine is then crashed with as many. Now and then both are flushed, which must lose
+//! nothing and bring nothing back.
 
 use std::path::Path;
 
@@ -15,6 +16,8 @@ use crate::engine::{Batch, Durability, Engine, Family, Order, Read, Span, Visit}
 
 const SEEDS: u64 = 40;
 const BATCHES: u64 = 30;
+/// Fewer than begin a merge: the directory is copied while nothing changes it.
+const FLUSHES_MAX: u64 = 3;
 const NUMBER: &[u8] = b"number";
 
 struct Dice(u64);
@@ -72,14 +75,20 @@ fn crash_both(seed: u64) -> (u64, u64) {
     let (folder, copied) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let rocks = RocksEngine::open(folder.path()).expect("a fresh database");
     let memory = MemoryEngine::new();
-    let (mut synced, mut synced_bytes) = (0, 0);
+    let (mut synced, mut synced_bytes, mut flushes) = (0, 0, 0);
     for number in 1..=BATCHES {
         let batch = batch(number, &mut dice);
         let sync = dice.below(6) == 0;
         let durability = if sync { Durability::Sync } else { Durability::NoSync };
         rocks.write(&batch, durability).expect("written");
         memory.write(&batch, durability).expect("written");
-        if sync {
+        let flush = flushes < FLUSHES_MAX && dice.below(8) == 0;
+        if flush {
+            rocks.flush().expect("flushed");
+            memory.flush().expect("flushed");
+            flushes += 1;
+        }
+        if sync || flush {
             synced = number;
             synced_bytes = log_file(folder.path()).metadata().expect("a length").len();
         }

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::engine::{Batch, Change, Durability, Engine, EngineError, Family, Manifest, Order, Read, Span, Visit};
+use crate::engine::{
+    Batch, Change, Durability, Engine, EngineError, Family, Manifest, Order, Read, Rewritten, Span, Usage, Visit,
+};
 
 type Maps = BTreeMap<Family, Arc<BTreeMap<Vec<u8>, Bytes>>>;
 
@@ -134,6 +136,14 @@ impl Engine for MemoryEngine {
             Visit::Next
         })?;
         self.write(&batch, Durability::NoSync)
+    }
+
+    fn usage(&self) -> Result<Usage, EngineError> {
+        Ok(Usage::default())
+    }
+
+    fn rewrite(&self, _family: Family, _from: &[u8], _room: u64) -> Result<Rewritten, EngineError> {
+        Ok(Rewritten::default())
     }
 
     fn sync_delay(&self) -> Option<Duration> {

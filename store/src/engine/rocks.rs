@@ -5,6 +5,14 @@
 //! nothing on disk, so that the caller can check who the directory belongs to and whether its tail is all there;
 //! [`RocksEngine::open`] then opens it for writing.
 //!
+//! How much room RocksDB takes: a file of the log stays until every family has flushed what it holds, so a family that
+//! is seldom written keeps all files since; above `WAL_BYTES_MAX` in all RocksDB flushes such families. A flush syncs
+//! the finished files of the log first, so no table is ever ahead of the log. Rows that were removed or replaced stay
+//! until a merge meets them. One merge runs at a time, and needs room for what it reads: from level 0 its tables
+//! (RocksDB begins at four, of `MEMTABLE_BYTES` each) and the next level's, about `LEVEL_BYTES`; from any other about
+//! `MERGE_BYTES_MAX`. So while merges keep up with writes, one takes less than 200 MiB. When they are asked for: the
+//! server's `give_back.rs`.
+//!
 //! Invariants:
 //!
 //! * A directory that [`Inspection`] refuses is left byte for byte as it was.
@@ -15,26 +23,57 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode, DBWithThreadMode, ErrorKind,
-    FlushOptions, Options, ReadOptions, SingleThreaded, SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, CompactOptions, DBCompressionType, DBRecoveryMode,
+    DBWithThreadMode, ErrorKind, FlushOptions, LiveFile, Options, ReadOptions, SingleThreaded, SnapshotWithThreadMode,
+    WriteBatch, WriteOptions,
 };
 
-use crate::engine::{Batch, Change, Durability, Engine, EngineError, Family, Manifest, Order, Read, Span, Visit};
+use crate::engine::tables::{Table, dead_bytes, next_portion};
+use crate::engine::{
+    Batch, Change, Durability, Engine, EngineError, Family, FamilyUsage, Manifest, Order, Read, Rewritten, Span, Usage,
+    Visit,
+};
 
 type Db = DBWithThreadMode<SingleThreaded>;
 
 const CACHE_BYTES: usize = 64 << 20;
 const MEMTABLE_BYTES: usize = 16 << 20;
-const WAL_BYTES_MAX: u64 = 128 << 20;
+const WAL_BYTES_MAX: u64 = 64 << 20;
+/// Bytes of the level below level 0; each further one may have ten times as many.
+const LEVEL_BYTES: u64 = 64 << 20;
+const TABLE_BYTES: u64 = 32 << 20;
+const MERGE_BYTES_MAX: u64 = 128 << 20;
 
 /// See the file's head. Clones are handles of one database.
 #[derive(Clone)]
 pub struct RocksEngine {
     db: Arc<Db>,
+    ranges: Arc<UnflushedRanges>,
+}
+
+/// In which families ranges were removed since the last flush: RocksDB does not say.
+#[derive(Default)]
+struct UnflushedRanges([AtomicBool; Family::ALL.len()]);
+
+impl UnflushedRanges {
+    fn of(&self, family: Family) -> &AtomicBool {
+        &self.0[family as usize]
+    }
+
+    /// Once the removal is in the history: before, a flush might miss it.
+    fn note(&self, family: Family) {
+        self.of(family).store(true, Ordering::Release);
+    }
+
+    /// Before the flush: what comes while it runs may be left out of it.
+    fn forget(&self) {
+        self.0.iter().for_each(|family| family.store(false, Ordering::Release));
+    }
 }
 
 /// A database opened for looking at: nothing on disk changes.
@@ -112,8 +151,52 @@ impl RocksEngine {
     /// Opens the database for writing, creating it when the directory is empty.
     pub fn open(path: &Path) -> Result<RocksEngine, EngineError> {
         let db = Db::open_cf_descriptors(&options(true), path, descriptors()).map_err(error)?;
-        Ok(RocksEngine { db: Arc::new(db) })
+        Ok(RocksEngine { db: Arc::new(db), ranges: Arc::default() })
     }
+
+    fn family_usage(&self, family: Family, files: &[LiveFile]) -> Result<FamilyUsage, EngineError> {
+        let handle = handle(&self.db, family)?;
+        let property = |name: &str| match self.db.property_int_value_cf(handle, name) {
+            Ok(value) => Ok(value.unwrap_or(0)),
+            Err(why) => Err(error(why)),
+        };
+        let in_memory =
+            property("rocksdb.num-deletes-active-mem-table")? + property("rocksdb.num-deletes-imm-mem-tables")?;
+        let tables = tables(family, files);
+        Ok(FamilyUsage {
+            family,
+            table_bytes: tables.iter().map(|table| table.bytes).sum(),
+            dead_bytes: dead_bytes(&tables, property("rocksdb.estimate-live-data-size")?, in_memory),
+            unflushed_ranges: self.ranges.of(family).load(Ordering::Acquire),
+        })
+    }
+}
+
+fn tables(family: Family, files: &[LiveFile]) -> Vec<Table> {
+    let of_family = files.iter().filter(|file| file.column_family_name == family.name());
+    let table = |file: &LiveFile| Table {
+        level: file.level,
+        first: file.start_key.clone().unwrap_or_default(),
+        last: file.end_key.clone().unwrap_or_default(),
+        bytes: file.size as u64,
+        entries: file.num_entries,
+        deletions: file.num_deletions,
+    };
+    of_family.map(table).collect()
+}
+
+/// Bytes of the write-ahead log's files.
+fn log_bytes(path: &Path) -> Result<u64, EngineError> {
+    let io = |error: std::io::Error| EngineError::Io(format!("{}: {error}", path.display()));
+    let mut bytes = 0;
+    for file in path.read_dir().map_err(io)? {
+        let file = file.map_err(io)?;
+        if file.path().extension().is_some_and(|end| end == "log") {
+            // One that went meanwhile takes no room.
+            bytes += file.metadata().map_or(0, |found| found.len());
+        }
+    }
+    Ok(bytes)
 }
 
 /// The manifest `CURRENT` names, and its size; nothing when there is no database.
@@ -130,6 +213,14 @@ pub fn manifest(path: &Path) -> Result<Option<(PathBuf, Manifest)>, EngineError>
     let file = path.join(name.trim_end());
     let bytes = std::fs::metadata(&file).map_err(|error| io(&file, error))?.len();
     Ok(Some((file, Manifest { number, bytes })))
+}
+
+/// At most what RocksDB makes of a batch: a header, and for each change a kind, a family and two lengths. Known
+/// beforehand it is copied once, not as often as a growing buffer is.
+fn encoded_bytes_max(batch: &Batch) -> usize {
+    const HEADER: usize = 12;
+    const CHANGE: usize = 1 + 3 * 5;
+    HEADER + batch.len() * CHANGE + batch.bytes()
 }
 
 fn options(create: bool) -> Options {
@@ -169,6 +260,9 @@ fn family_options(cache: &Cache) -> Options {
     options.set_write_buffer_size(MEMTABLE_BYTES);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_level_compaction_dynamic_level_bytes(true);
+    options.set_max_bytes_for_level_base(LEVEL_BYTES);
+    options.set_target_file_size_base(TABLE_BYTES);
+    options.set_max_compaction_bytes(MERGE_BYTES_MAX);
     options
 }
 
@@ -271,19 +365,23 @@ impl Read for RocksEngine {
 
 impl Engine for RocksEngine {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
-        let mut writes = WriteBatch::default();
+        let mut writes = WriteBatch::with_capacity_bytes(encoded_bytes_max(batch));
+        let mut ranges = Vec::new();
         for change in batch.changes() {
             match change {
                 Change::Put { family, key, value } => writes.put_cf(handle(&self.db, family)?, key, value),
                 Change::Delete { family, key } => writes.delete_cf(handle(&self.db, family)?, key),
                 Change::DeleteRange { family, from, to } => {
                     writes.delete_range_cf(handle(&self.db, family)?, from, to);
+                    ranges.push(family);
                 }
             }
         }
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Sync);
-        self.db.write_opt(writes, &options).map_err(error)
+        self.db.write_opt(writes, &options).map_err(error)?;
+        ranges.into_iter().for_each(|family| self.ranges.note(family));
+        Ok(())
     }
 
     fn snapshot(&self) -> Box<dyn Read> {
@@ -301,6 +399,7 @@ impl Engine for RocksEngine {
         let handles = Family::ALL.iter().map(|family| handle(&self.db, *family)).collect::<Result<Vec<_>, _>>()?;
         let mut options = FlushOptions::default();
         options.set_wait(true);
+        self.ranges.forget();
         self.db.flush_cfs_opt(&handles, &options).map_err(error)
     }
 
@@ -308,7 +407,30 @@ impl Engine for RocksEngine {
         let handle = handle(&self.db, family)?;
         let to = span.to.as_deref().unwrap_or(&[0xff; 64]);
         self.db.delete_file_in_range_cf(handle, span.from.as_slice(), to).map_err(error)?;
-        self.db.delete_range_cf(handle, span.from.as_slice(), to).map_err(error)
+        self.db.delete_range_cf(handle, span.from.as_slice(), to).map_err(error)?;
+        self.ranges.note(family);
+        Ok(())
+    }
+
+    fn usage(&self) -> Result<Usage, EngineError> {
+        let files = self.db.live_files().map_err(error)?;
+        let families = Family::ALL.iter().map(|family| self.family_usage(*family, &files));
+        Ok(Usage { log_bytes: log_bytes(self.db.path())?, families: families.collect::<Result<_, _>>()? })
+    }
+
+    fn rewrite(&self, family: Family, from: &[u8], room: u64) -> Result<Rewritten, EngineError> {
+        let tables = tables(family, &self.db.live_files().map_err(error)?);
+        let Some(portion) = next_portion(&tables, from) else { return Ok(Rewritten::default()) };
+        if portion.bytes > room {
+            return Ok(Rewritten { bytes: 0, next: portion.to });
+        }
+        let mut options = CompactOptions::default();
+        // Merges RocksDB asks for itself go on: without them it would hold writes back.
+        options.set_exclusive_manual_compaction(false);
+        let (from, to) = (Some(portion.from.as_slice()), portion.to.as_deref());
+        // It says nothing of a failure; `check` does.
+        self.db.compact_range_cf_opt(handle(&self.db, family)?, from, to, &options);
+        Ok(Rewritten { bytes: portion.bytes, next: portion.to })
     }
 
     fn sync_delay(&self) -> Option<Duration> {

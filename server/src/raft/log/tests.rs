@@ -11,7 +11,9 @@ use openraft::impls::{Entry, EntryPayload};
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use trefoil_causality::ReplicaId;
 use trefoil_store::engine::memory::MemoryEngine;
-use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Manifest, Order, Read, Span, Visit};
+use trefoil_store::engine::{
+    Batch, Durability, Engine, EngineError, Family, Manifest, Order, Read, Rewritten, Span, Usage, Visit,
+};
 use trefoil_store::key;
 use trefoil_store::mark::FILE_BYTES;
 
@@ -81,6 +83,14 @@ impl Engine for Watched {
         self.engine.remove(family, span)
     }
 
+    fn usage(&self) -> Result<Usage, EngineError> {
+        self.engine.usage()
+    }
+
+    fn rewrite(&self, family: Family, from: &[u8], room: u64) -> Result<Rewritten, EngineError> {
+        self.engine.rewrite(family, from, room)
+    }
+
     fn sync_delay(&self) -> Option<Duration> {
         self.engine.sync_delay()
     }
@@ -112,7 +122,8 @@ fn blank(index: u64) -> LogEntry {
 async fn log(engine: &Arc<Watched>) -> LogStore {
     let mut batch = Batch::new();
     for index in 0..100 {
-        batch.put(Family::Log, &key::log::entry(REPLICA, index), &encode_entry(&blank(index)));
+        let (head, body) = encode_entry(&blank(index));
+        batch.put_parts(Family::Log, &key::log::entry(REPLICA, index), &head, &body);
     }
     engine.write(&batch, Durability::Sync).expect("memory does not fail");
     let mut log = LogStore::open(REPLICA, engine.clone(), writer(engine.clone())).expect("a log");

@@ -1,0 +1,390 @@
+//! Room for large answers: from before a request is carried out until its reader has taken what it was answered.
+//!
+//! An answer that is not taken waits in HTTP/2's queue, whole. So what may be answered with much reserves [`Room`] for the
+//! most it may get, and waits for it until its deadline. Once the answer is known its room shrinks to it, and travels with
+//! it: with the messages of a body ([`Counted`]) to [`hold`], and there into the bytes ([`Held`]) that HTTP/2 drops when it
+//! has written them, or when their stream or connection has ended. A chunk of a scan is such an answer. A get has no room
+//! reserved: it takes what it needs for what it has found, or is refused.
+//!
+//! A connection has a share of the room, so that one that takes nothing leaves as much to the others. `accept.rs` closes it
+//! when its reader has taken nothing for too long, by what the [`Reader`] says.
+//!
+//! Invariants:
+//!
+//! * Without room nothing is done, so that what is refused for want of it was not done.
+//! * Nothing reserves more than a share: nobody waits for what cannot come.
+//! * The share comes first, then the node's room; room never grows. So who waits for room keeps nobody from giving room back.
+//!
+//! Left out: answers of up to 4 KiB, and those of other services, which are small: requests and connections bound their
+//! number. The message, which is there beside its bytes while it is encoded. What peers are answered: they take it. A value
+//! that was put when requests could be larger counts as the largest that can be put now.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use prost::Message;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::body::Body;
+use tonic::{Response, Status};
+use trefoil_store::command::{KeyRange, Op, RangeEnd};
+use trefoil_store::mvcc;
+use trefoil_world::clock::{self, Instant};
+
+use crate::error::Error;
+
+/// Bytes of large answers that may be under way or not yet taken, of all connections together.
+pub const ROOM_BYTES_MAX: usize = 512 << 20;
+/// The same of one connection.
+pub const SHARE_BYTES_MAX: usize = ROOM_BYTES_MAX / 2;
+/// Bytes of one permit.
+const UNIT: usize = 1024;
+/// Answers up to this are not counted.
+const SMALL_BYTES_MAX: usize = 4 << 10;
+
+/// The room of a node.
+#[derive(Debug)]
+pub struct AnswerRoom(Arc<Semaphore>);
+
+impl Default for AnswerRoom {
+    fn default() -> AnswerRoom {
+        AnswerRoom(Arc::new(Semaphore::new(ROOM_BYTES_MAX / UNIT)))
+    }
+}
+
+impl AnswerRoom {
+    /// Room for an answer of up to `bytes`; waits for it.
+    ///
+    /// # Errors
+    /// `Exhausted` when there was none until the deadline.
+    pub async fn reserve(&self, reader: &Arc<Reader>, bytes: usize, deadline: Instant) -> Result<Room, Error> {
+        let units = units(bytes);
+        let share = clock::timeout_at(deadline, reader.share.clone().acquire_many_owned(units)).await;
+        let share = share.map_err(|_| share_exhausted())?.map_err(|_| share_exhausted())?;
+        let node = clock::timeout_at(deadline, self.0.clone().acquire_many_owned(units)).await;
+        let node = node.map_err(|_| room_exhausted())?.map_err(|_| room_exhausted())?;
+        Ok(Room { share, node, reader: reader.clone() })
+    }
+
+    /// The response of a read that had no room reserved.
+    ///
+    /// # Errors
+    /// `Exhausted` when it needs room and there is none now.
+    pub fn response_of_read<T: Message>(&self, reader: &Arc<Reader>, message: T) -> Result<Response<T>, Error> {
+        let bytes = message.encoded_len();
+        let room = (bytes > SMALL_BYTES_MAX).then(|| self.try_reserve(reader, bytes)).transpose()?;
+        Ok(response(message, room))
+    }
+
+    fn try_reserve(&self, reader: &Arc<Reader>, bytes: usize) -> Result<Room, Error> {
+        let units = units(bytes);
+        let share = reader.share.clone().try_acquire_many_owned(units).map_err(|_| share_exhausted())?;
+        let node = self.0.clone().try_acquire_many_owned(units).map_err(|_| room_exhausted())?;
+        Ok(Room { share, node, reader: reader.clone() })
+    }
+}
+
+fn room_exhausted() -> Error {
+    Error::Exhausted { what: "room for answers".into(), limit: ROOM_BYTES_MAX as u64 }
+}
+
+fn share_exhausted() -> Error {
+    Error::Exhausted { what: "the connection's room for answers".into(), limit: SHARE_BYTES_MAX as u64 }
+}
+
+fn units(bytes: usize) -> u32 {
+    bytes.min(SHARE_BYTES_MAX).div_ceil(UNIT) as u32
+}
+
+/// The most bytes that `op` may be answered with, when no pair has more than `pair_max`; 0 when that is little in any
+/// case. Of a transaction one branch is carried out.
+pub fn answer_bytes_max(op: &Op, pair_max: usize) -> usize {
+    pairs_bytes_max(op, pair_max).min(mvcc::ANSWER_BYTES_MAX.saturating_add(pair_max))
+}
+
+fn pairs_bytes_max(op: &Op, pair_max: usize) -> usize {
+    let branch = |ops: &[Op]| ops.iter().fold(0_usize, |sum, op| sum.saturating_add(pairs_bytes_max(op, pair_max)));
+    match op {
+        Op::Range(op) if op.count_only => 0,
+        Op::Range(op) => pairs_max(&op.range, op.limit).saturating_mul(pair_max),
+        Op::Put(op) if op.previous => pair_max,
+        Op::Delete(op) if op.previous => pairs_max(&op.range, None).saturating_mul(pair_max),
+        Op::Put(_) | Op::Delete(_) => 0,
+        Op::Txn(txn) => branch(&txn.success).max(branch(&txn.failure)),
+    }
+}
+
+fn pairs_max(range: &KeyRange, limit: Option<u64>) -> usize {
+    match range.end {
+        RangeEnd::Single => 1,
+        RangeEnd::Before(_) | RangeEnd::Last => limit.map_or(usize::MAX, |limit| limit as usize),
+    }
+}
+
+/// Whom the answers of one connection are for.
+#[derive(Debug)]
+pub struct Reader {
+    share: Arc<Semaphore>,
+    /// Counted answers in HTTP/2's hands.
+    untaken: AtomicUsize,
+}
+
+impl Default for Reader {
+    fn default() -> Reader {
+        Reader { share: Arc::new(Semaphore::new(SHARE_BYTES_MAX / UNIT)), untaken: AtomicUsize::new(0) }
+    }
+}
+
+impl Reader {
+    /// Whether counted answers wait to be taken whole.
+    pub fn is_awaited(&self) -> bool {
+        self.untaken.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Room for an answer; free again when it is dropped.
+#[derive(Debug)]
+pub struct Room {
+    share: OwnedSemaphorePermit,
+    node: OwnedSemaphorePermit,
+    reader: Arc<Reader>,
+}
+
+impl Room {
+    /// What of it an answer of `bytes` needs.
+    pub fn shrunk_to(mut self, bytes: usize) -> Option<Room> {
+        if bytes <= SMALL_BYTES_MAX {
+            return None;
+        }
+        let needed = units(bytes) as usize;
+        for permits in [&mut self.share, &mut self.node] {
+            drop(permits.split(permits.num_permits().saturating_sub(needed)));
+        }
+        Some(self)
+    }
+}
+
+/// The response of what had `room` reserved, if it had to.
+pub fn response<T: Message>(message: T, room: Option<Room>) -> Response<T> {
+    let room = room.and_then(|room| room.shrunk_to(message.encoded_len()));
+    let mut response = Response::new(message);
+    if room.is_some() {
+        let counted = Counted::default();
+        counted.add(room);
+        response.extensions_mut().insert(counted);
+    }
+    response
+}
+
+/// Room of the messages that a body was given and has not made bytes of yet. A response brings it to [`hold`] among its
+/// extensions.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    // The stream of a body's messages adds to it, the body takes from it.
+    rooms: Arc<Mutex<Vec<Room>>>,
+}
+
+impl Counted {
+    /// Adds the room of the next message.
+    pub fn add(&self, room: Option<Room>) {
+        self.lock().extend(room);
+    }
+
+    fn take(&self) -> Vec<Room> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Room>> {
+        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes the bytes of a response hold the room of its messages, if they have any.
+pub fn hold(mut response: http::Response<Body>) -> http::Response<Body> {
+    match response.extensions_mut().remove::<Counted>() {
+        None => response,
+        Some(counted) => response.map(|body| Body::new(CountedBody { body, counted })),
+    }
+}
+
+/// A body whose messages may have room.
+struct CountedBody {
+    body: Body,
+    counted: Counted,
+}
+
+impl http_body::Body for CountedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // All messages that were taken in are in the bytes that come out.
+        polled.map_ok(|frame| frame.map_data(|bytes| held(bytes, self.counted.take())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+fn held(bytes: Bytes, rooms: Vec<Room>) -> Bytes {
+    match rooms.is_empty() {
+        true => bytes,
+        false => Bytes::from_owner(Held::new(bytes, rooms)),
+    }
+}
+
+/// Bytes in HTTP/2's hands, and their room.
+struct Held {
+    bytes: Bytes,
+    rooms: Vec<Room>,
+}
+
+impl Held {
+    fn new(bytes: Bytes, rooms: Vec<Room>) -> Held {
+        for room in &rooms {
+            room.reader.untaken.fetch_add(1, Ordering::Relaxed);
+        }
+        Held { bytes, rooms }
+    }
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        for room in &self.rooms {
+            room.reader.untaken.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use http_body::Body as _;
+    use trefoil_proto::v1;
+    use trefoil_store::command::{DeleteOp, PutOp, RangeOp, Txn};
+
+    use super::*;
+
+    const PAIR: usize = 1000;
+    const MOST: usize = mvcc::ANSWER_BYTES_MAX + PAIR;
+
+    fn range(end: RangeEnd) -> RangeOp {
+        RangeOp::all(KeyRange { key: "a".into(), end })
+    }
+
+    fn get() -> Op {
+        Op::Range(range(RangeEnd::Single))
+    }
+
+    fn put(previous: bool) -> Op {
+        Op::Put(PutOp { key: "a".into(), value: Some(Bytes::new()), lease: Some(0), previous })
+    }
+
+    fn delete(end: RangeEnd, previous: bool) -> Op {
+        Op::Delete(DeleteOp { range: KeyRange { key: "a".into(), end }, previous })
+    }
+
+    fn either(success: Vec<Op>, failure: Vec<Op>) -> Op {
+        Op::Txn(Txn { compares: Vec::new(), success, failure })
+    }
+
+    #[test]
+    fn what_an_operation_may_be_answered_with() {
+        let limited = |limit| Op::Range(RangeOp { limit: Some(limit), ..range(RangeEnd::Last) });
+        for (op, expected) in [
+            (get(), PAIR),
+            (limited(3), 3 * PAIR),
+            (limited(u64::MAX), MOST),
+            (Op::Range(range(RangeEnd::Before("b".into()))), MOST),
+            (Op::Range(RangeOp { count_only: true, ..range(RangeEnd::Last) }), 0),
+            (put(false), 0),
+            (put(true), PAIR),
+            (delete(RangeEnd::Last, false), 0),
+            (delete(RangeEnd::Single, true), PAIR),
+            (delete(RangeEnd::Last, true), MOST),
+            (either(vec![put(false)], vec![]), 0),
+            (either(vec![get(), put(true)], vec![get()]), 2 * PAIR),
+            (either(vec![], vec![get(), put(false), either(vec![get()], vec![get(), get()])]), 3 * PAIR),
+            (either(vec![limited(u64::MAX), limited(u64::MAX)], vec![]), MOST),
+        ] {
+            assert_eq!(answer_bytes_max(&op, PAIR), expected, "{op:?}");
+        }
+    }
+
+    /// Bytes that are free on the node, and of the reader's share.
+    fn free(room: &AnswerRoom, reader: &Reader) -> (usize, usize) {
+        (room.0.available_permits() * UNIT, reader.share.available_permits() * UNIT)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_share_and_the_room_are_waited_for_until_the_deadline() {
+        let (node, deadline) = (AnswerRoom::default(), clock::now() + Duration::from_secs(5));
+        let readers: [Arc<Reader>; 3] = Default::default();
+        // More than a share counts as one.
+        let first = node.reserve(&readers[0], usize::MAX, deadline).await.expect("an empty room");
+        let refused = node.reserve(&readers[0], 1, deadline).await.expect_err("the share is taken");
+        assert_eq!((refused, clock::now() >= deadline), (share_exhausted(), true));
+        let second = node.reserve(&readers[1], SHARE_BYTES_MAX, deadline).await.expect("the other half");
+        let refused = node.reserve(&readers[2], 1, deadline).await.expect_err("the room is taken");
+        assert_eq!(refused, room_exhausted());
+        assert_eq!(free(&node, &readers[2]), (0, SHARE_BYTES_MAX), "what was refused must give its share back");
+        drop((first, second));
+        assert_eq!(free(&node, &readers[0]), (ROOM_BYTES_MAX, SHARE_BYTES_MAX));
+    }
+
+    #[tokio::test]
+    async fn room_shrinks_to_the_answer() {
+        let (node, reader) = (AnswerRoom::default(), Arc::default());
+        for (bytes, needed) in
+            [(0, 0), (SMALL_BYTES_MAX, 0), (SMALL_BYTES_MAX + 1, SMALL_BYTES_MAX + UNIT), (MOST, 9 * UNIT)]
+        {
+            let room = node.reserve(&reader, 9 * UNIT, clock::now()).await.expect("an empty room");
+            let room = room.shrunk_to(bytes);
+            let free = free(&node, &reader);
+            assert_eq!(free, (ROOM_BYTES_MAX - needed, SHARE_BYTES_MAX - needed), "an answer of {bytes} bytes");
+            drop(room);
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_hold_the_room_of_their_message_until_they_are_dropped() {
+        let (node, reader) = (AnswerRoom::default(), Arc::default());
+        let message = |bytes: usize| v1::GetResponse { context: vec![0; bytes].into(), ..v1::GetResponse::default() };
+        let small = node.response_of_read(&reader, message(9)).expect("a small answer");
+        assert!(small.extensions().is_empty(), "expected a small answer not to be counted");
+        let (_, _, extensions) = node.response_of_read(&reader, message(9 * UNIT)).expect("an empty room").into_parts();
+        let mut response = http::Response::new(Body::new("the message".to_owned()));
+        *response.extensions_mut() = extensions;
+        let mut body = hold(response).into_body();
+        assert!(!reader.is_awaited(), "expected nothing in HTTP/2's hands yet");
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.expect("a frame").expect("no error");
+        drop(body);
+        let (front, back) = {
+            let bytes = frame.into_data().expect("data");
+            (bytes.slice(..3), bytes.slice(3..))
+        };
+        assert_eq!((&front[..], &back[..]), (&b"the"[..], &b" message"[..]));
+        drop(front);
+        assert!(reader.is_awaited() && free(&node, &reader).0 < ROOM_BYTES_MAX - 9 * UNIT);
+        drop(back);
+        assert!(!reader.is_awaited());
+        assert_eq!(free(&node, &reader), (ROOM_BYTES_MAX, SHARE_BYTES_MAX));
+    }
+}
