@@ -47,10 +47,20 @@ pub struct Global {
     /// How data is printed
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Plain)]
     pub output: Format,
-    /// How long each request may take, such as 500ms, 5s, 2m
-    #[arg(long, global = true, default_value = "5s", value_parser = duration)]
-    pub timeout: Duration,
+    /// How long each request may take, such as 500ms, 5s, 2m; unless given 5s, and 10m for a replica in cluster verify
+    #[arg(long, global = true, value_parser = duration)]
+    pub timeout: Option<Duration>,
 }
+
+impl Global {
+    /// How long a request may take that every node answers soon.
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
+    }
+}
+
+/// How long a request may take unless the caller says how long.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is to be done.
 #[derive(Debug, Subcommand)]

@@ -47,7 +47,7 @@ async fn choose(args: Args, output: &mut Output) -> Result<Exit, Failure> {
 }
 
 async fn connect(global: &Global) -> Result<Client, Failure> {
-    let mut builder = Client::builder(global.endpoints.iter().map(String::as_str)).timeout(global.timeout);
+    let mut builder = Client::builder(global.endpoints.iter().map(String::as_str)).timeout(global.timeout());
     if let Some(keyspace) = &global.keyspace {
         builder = builder.keyspace(keyspace.as_str());
     }

@@ -8,14 +8,31 @@ pub mod args;
 pub mod commands;
 pub mod encoding;
 pub mod exit;
+mod input;
 pub mod output;
 mod progress;
 mod question;
 pub mod txn;
 mod visible;
 
+use std::io::{self, Write};
+
 use args::Args;
 use exit::{Exit, Failure};
+
+/// Hands over what the parser of the command line says instead of a command: help and the version on stdout, all else on
+/// stderr.
+pub fn told(said: &clap::Error) -> Exit {
+    let printed = said.print().and_then(|()| io::stdout().flush());
+    if said.use_stderr() {
+        // Whether or not it could be said, the command line makes no sense.
+        return Exit::Usage;
+    }
+    match printed.map_err(Failure::Output) {
+        Ok(()) => Exit::Ok,
+        Err(failure) => ended(&failure, failure.exit()),
+    }
+}
 
 /// Runs one command, and says on stderr what went wrong if something did.
 pub async fn run(args: Args) -> Exit {
@@ -28,10 +45,15 @@ pub async fn run(args: Args) -> Exit {
                 (Exit::Failed, Failure::Output(_)) if writes => Exit::Unknown,
                 (exit, _) => exit,
             };
-            if exit != Exit::Ok {
-                output::say(&failure);
-            }
-            exit
+            ended(&failure, exit)
         }
     }
+}
+
+/// Says why, unless there is nothing wrong with it.
+fn ended(failure: &Failure, exit: Exit) -> Exit {
+    if exit != Exit::Ok {
+        output::say(failure);
+    }
+    exit
 }

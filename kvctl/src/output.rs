@@ -147,9 +147,9 @@ fn json_line(value: &Value) -> String {
     text.chars().map(escaped).collect()
 }
 
-/// Says something on stderr, on a line of its own.
+/// Says something on stderr, on a line of its own. A line that cannot be written is lost: the exit code tells, too.
 pub fn say(what: impl Display) {
-    eprintln!("kvctl: {}", visible::line(what.to_string().as_bytes()));
+    drop(writeln!(io::stderr(), "kvctl: {}", visible::line(what.to_string().as_bytes())));
 }
 
 /// Stdout.

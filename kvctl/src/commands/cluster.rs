@@ -50,7 +50,7 @@ fn of_keyspace(mut map: ClusterMap, keyspace: Option<&str>) -> Result<ClusterMap
 /// A cluster that has not formed has no map, but its nodes say what they wait for.
 async fn unformed(client: &Client, global: &Global, output: &mut Output) -> Result<Exit, Failure> {
     for endpoint in &global.endpoints {
-        match client.status_at(endpoint)?.timeout(global.timeout.min(STATUS_MAX)).await {
+        match client.status_at(endpoint)?.timeout(global.timeout().min(STATUS_MAX)).await {
             Ok(status) => output.note(&format!("{endpoint}: no map yet; waiting for: {}", status.waiting_for))?,
             Err(error) => output.note(&format!("{endpoint}: {error}"))?,
         }
@@ -63,7 +63,7 @@ struct Statuses(Vec<(NodeId, Result<NodeStatus, Error>)>);
 
 impl Statuses {
     async fn ask(client: &Client, map: &ClusterMap, global: &Global) -> Statuses {
-        let timeout = global.timeout.min(STATUS_MAX);
+        let timeout = global.timeout().min(STATUS_MAX);
         let ask = |node: NodeId| async move { (node, client.status(node).timeout(timeout).await) };
         Statuses(join_all(map.nodes.iter().map(|node| ask(node.id))).await)
     }

@@ -2,7 +2,8 @@
 //!
 //! Many files are on their way at once, over one session, so that repeating after a lost answer writes nothing twice
 //! and each key's version stays 1. A file the server refuses is named and the rest goes on; when a file was not
-//! stored for a whole minute the cluster is gone, and the import ends.
+//! stored for a whole minute the cluster is gone, and the import ends. What is no regular file is counted by its kind and
+//! named so, and is no failure.
 //!
 //! Invariants:
 //!
@@ -67,7 +68,7 @@ struct Tally {
 /// Stores the files. Exits 3 when one could not be stored.
 pub async fn run(args: Import, global: &Global, output: &mut Output) -> Result<Exit, Failure> {
     let found = find(args.dir.clone()).await?;
-    let timeout = global.timeout.max(FILE_TIME_MIN);
+    let timeout = global.timeout().max(FILE_TIME_MIN);
     let session = connect(global).await?.open_session().timeout(timeout).await?;
     let bar = progress::files(Some(found.files.len() as u64));
     let mut tally = Tally::default();
@@ -77,7 +78,10 @@ pub async fn run(args: Import, global: &Global, output: &mut Output) -> Result<E
     }
     store_all(found.files, &session, &args.prefix, timeout, &bar, &mut tally).await;
     bar.finish_and_clear();
-    print(&tally, found.skipped, output)?;
+    if found.skipped.all() > 0 {
+        say(format_args!("skipped, since only regular files are stored: {}", found.skipped));
+    }
+    print(&tally, found.skipped.all(), output)?;
     tally.ended()?;
     // A session that stays open ends by itself.
     let _ = session.close().await;

@@ -1,19 +1,17 @@
 //! `put KEY VALUE|-`
 
-use std::io::Read;
-
 use bytes::Bytes;
 use serde_json::json;
 use trefoil_client::{Client, PutReply, Revision};
 
 use crate::args::Put;
-use crate::encoding;
 use crate::exit::{Exit, Failure};
 use crate::output::{Format, Output, Sheet, say};
+use crate::{encoding, input};
 
 /// Writes a key. Exits 1 when its condition does not hold.
 pub async fn run(args: Put, client: &Client, output: &mut Output) -> Result<Exit, Failure> {
-    let value = if &args.value[..] == b"-" { stdin()? } else { args.value };
+    let value = if &args.value[..] == b"-" { Bytes::from(input::read("the value")?) } else { args.value };
     let mut put = client.put(args.key, value);
     if args.condition.if_absent {
         put = put.if_absent();
@@ -23,14 +21,6 @@ pub async fn run(args: Put, client: &Client, output: &mut Output) -> Result<Exit
     let reply = put.await?;
     print(&reply, output)?;
     Ok(Exit::when(reply.written))
-}
-
-fn stdin() -> Result<Bytes, Failure> {
-    let mut value = Vec::new();
-    match std::io::stdin().lock().read_to_end(&mut value) {
-        Ok(_) => Ok(value.into()),
-        Err(error) => Err(Failure::Local(format!("cannot read the value from stdin: {error}"))),
-    }
 }
 
 fn print(reply: &PutReply, output: &mut Output) -> Result<(), Failure> {

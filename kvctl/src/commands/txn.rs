@@ -2,8 +2,6 @@
 //!
 //! Plain output is as etcdctl's: `SUCCESS` or `FAILURE`, and behind an empty line what came of each operation.
 
-use std::io::Read;
-
 use serde_json::{Value, json};
 use trefoil_client::{OpReply, TxnReply};
 
@@ -11,25 +9,19 @@ use super::connect;
 use crate::args::Global;
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format, Output};
-use crate::txn;
+use crate::{input, txn};
 
 /// Carries out a transaction. Exits 1 when its compares do not hold, whatever the else branch did.
 pub async fn run(global: &Global, output: &mut Output) -> Result<Exit, Failure> {
-    let txn = txn::parse(&stdin()?).map_err(|why| Failure::Usage(format!("the transaction makes no sense: {why}")))?;
+    let senseless = |why: String| Failure::Usage(format!("the transaction makes no sense: {why}"));
+    let text = String::from_utf8(input::read("the transaction")?).map_err(|error| senseless(error.to_string()))?;
+    let txn = txn::parse(&text).map_err(senseless)?;
     let reply = connect(global).await?.txn(txn).await?;
     match output.format {
         Format::Plain | Format::Table => plain(&reply, output)?,
         Format::Json => output.json(&json(&reply))?,
     }
     Ok(Exit::when(reply.succeeded))
-}
-
-fn stdin() -> Result<String, Failure> {
-    let mut input = String::new();
-    match std::io::stdin().lock().read_to_string(&mut input) {
-        Ok(_) => Ok(input),
-        Err(error) => Err(Failure::Usage(format!("cannot read the transaction from stdin: {error}"))),
-    }
 }
 
 fn plain(reply: &TxnReply, output: &mut Output) -> Result<(), Failure> {

@@ -1,18 +1,24 @@
-//! A node that comes back with other addresses: it is found by the map, also by nodes whose flags know only the old
-//! ones.
+//! Nodes that come back with other addresses. One is found by the map, also by nodes whose flags know only the old ones.
+//! Where there is no quorum that could change the map, they are found by what they say when they dial the others.
 
 use std::time::Duration;
 
 use serde_json::Value;
 use trefoil_client::{Client, NodeStatus, PartitionId};
+use trefoil_world::clock;
 
 use crate::cluster::{Cluster, free_address};
 use crate::process::finish;
+use crate::raw;
 use crate::scenario::{Scenario, beside_others};
 use crate::wait::until;
 
 const SEEN_MAX: Duration = Duration::from_secs(20);
 const RUN_MAX: Duration = Duration::from_secs(20);
+/// How long a leader may be without the others after they were started at other addresses.
+const FOUND_MAX: Duration = Duration::from_secs(30);
+/// How long one put may take.
+const PUT_MAX: Duration = Duration::from_secs(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_with_other_ports_is_found() {
@@ -24,7 +30,7 @@ async fn a_node_with_other_ports_is_found() {
     put(&cluster.client().await, "before").await;
     let status = cluster.terminate(moved).await;
     assert!(status.success(), "expected a clean stop, got {status}");
-    let old_peer = cluster.nodes[moved].peer.clone();
+    let before = peers(&cluster);
     cluster.nodes[moved].client = free_address().await;
     cluster.nodes[moved].peer = free_address().await;
     cluster.start(moved).await;
@@ -35,12 +41,9 @@ async fn a_node_with_other_ports_is_found() {
     for node in others {
         cluster.terminate(node).await;
     }
-    // The flags of the others name the old peer address.
-    let new_peer = std::mem::replace(&mut cluster.nodes[moved].peer, old_peer);
     for node in others {
-        cluster.launch(node);
+        launch_knowing(&mut cluster, node, &before);
     }
-    cluster.nodes[moved].peer = new_peer;
     for node in others {
         cluster.ready(node).await;
     }
@@ -51,6 +54,116 @@ async fn a_node_with_other_ports_is_found() {
     expect_shown(&cluster, moved).await;
     expect_reached(&client, &cluster, moved, "after the others' restart").await;
     cluster.expect_equal_replicas().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_finds_two_that_moved() {
+    Scenario::begin("addresses::a_leader_finds_two_that_moved");
+    let _turn = beside_others().await;
+    let mut cluster = Cluster::form(3, &[]).await;
+    put(&cluster.client().await, "before").await;
+    let leader = cluster.leader().await;
+    let moved = [(leader + 1) % 3, (leader + 2) % 3];
+    lose_quorum(&mut cluster, leader, moved).await;
+    let before = peers(&cluster);
+    for node in moved {
+        cluster.nodes[node].peer = free_address().await;
+    }
+    for node in moved {
+        launch_knowing(&mut cluster, node, &before);
+    }
+    let begun = clock::now();
+    let stayed = &cluster.nodes[leader];
+    until("a put through the leader that stayed", FOUND_MAX, async || put_at(&stayed.client, "found").await).await;
+    println!("{} took a put {:?} after the others' start", stayed.name, begun.elapsed());
+    for node in moved {
+        cluster.ready(node).await;
+    }
+    expect_shown(&cluster, moved[0]).await;
+    cluster.expect_equal_replicas().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_list_is_enough_when_all_move() {
+    let scenario = Scenario::begin("addresses::one_list_is_enough_when_all_move");
+    let _turn = beside_others().await;
+    let mut cluster = Cluster::form(3, &[]).await;
+    put(&cluster.client().await, "before").await;
+    cluster.kill_all().await;
+    let before = peers(&cluster);
+    for node in &mut cluster.nodes {
+        node.client = free_address().await;
+        node.peer = free_address().await;
+    }
+    for node in 0..3 {
+        launch_knowing(&mut cluster, node, &before);
+    }
+    for node in 0..3 {
+        expect_lonely(&mut cluster, node).await;
+    }
+    let told = scenario.dice().below(3) as usize;
+    cluster.kill(told).await;
+    cluster.launch(told);
+    for node in 0..3 {
+        cluster.ready(node).await;
+    }
+    let found = cluster.client().await.get("where").await;
+    let found = found.unwrap_or_else(|error| panic!("expected a get to be answered: {error}"));
+    assert_eq!(found.value().map(|value| &value[..]), Some(&b"before"[..]), "expected the put of before the move");
+    expect_shown(&cluster, told).await;
+    cluster.expect_equal_replicas().await;
+}
+
+/// A node says that it finds no other.
+async fn expect_lonely(cluster: &mut Cluster, node: usize) {
+    let process = cluster.nodes[node].running();
+    until("a line of a node that finds neither of the others", SEEN_MAX, async || {
+        let log = process.log();
+        let lonely = |line: &str| line.contains("not ready: ") && line.matches("not connected to n").count() == 2;
+        log.lines().any(lonely).then_some(())
+    })
+    .await;
+}
+
+/// Freezes the others while somebody writes through the leader, then kills them. The last put is in its log alone, so
+/// that it has more than they have and votes for neither of them.
+async fn lose_quorum(cluster: &mut Cluster, leader: usize, others: [usize; 2]) {
+    let address = cluster.nodes[leader].client.clone();
+    let writing = async { while put_at(&address, "to the others or not").await.is_some() {} };
+    let freezing = async {
+        for node in others {
+            cluster.freeze(node).await;
+        }
+    };
+    tokio::join!(writing, freezing);
+    for node in others {
+        cluster.kill(node).await;
+    }
+    let left = until("the status of the node that is left", SEEN_MAX, async || cluster.replica(leader).await).await;
+    println!("its log ends at {}, {} is committed", left.last_log_index, left.committed_index);
+}
+
+/// Where the nodes reach each other.
+fn peers(cluster: &Cluster) -> Vec<String> {
+    cluster.nodes.iter().map(|node| node.peer.clone()).collect()
+}
+
+/// Starts a node whose flags say of the others that they are at these addresses.
+fn launch_knowing(cluster: &mut Cluster, node: usize, others: &[String]) {
+    let now = peers(cluster);
+    for (place, address) in others.iter().enumerate().filter(|(place, _)| *place != node) {
+        cluster.nodes[place].peer = address.clone();
+    }
+    cluster.launch(node);
+    for (place, address) in now.into_iter().enumerate() {
+        cluster.nodes[place].peer = address;
+    }
+}
+
+/// A put through the node at this address and no other, if it is done in time.
+async fn put_at(address: &str, value: &'static str) -> Option<()> {
+    let mut kv = raw::kv(address).await?;
+    kv.put(raw::bounded(raw::put("where", value), PUT_MAX)).await.ok().map(drop)
 }
 
 /// A client that is told only of these nodes.
@@ -105,18 +218,19 @@ async fn expect_shown(cluster: &Cluster, moved: usize) {
         let done = finish(cluster.kvctl(&["cluster", "nodes", "-o", "json"]), RUN_MAX).await;
         done.expect_code("kvctl cluster nodes -o json", &[0]);
         let text = String::from_utf8_lossy(&done.stdout);
-        let shown: Vec<(String, String, String)> = text.lines().map(row).collect();
+        let shown: Vec<(String, String, String)> = text.lines().map(row).collect::<Option<_>>()?;
         (shown == expected).then_some(())
     })
     .await;
 }
 
-/// Name, client address and peer address of one line.
-fn row(line: &str) -> (String, String, String) {
+/// Name, client address and peer address of one line; nothing when it is a note that a node does not answer, because the
+/// map still has an address of before.
+fn row(line: &str) -> Option<(String, String, String)> {
     let row: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("expected JSON: {error}: {line}"));
     let text = |key: &str| {
         let text = row.get(key).and_then(Value::as_str);
         text.unwrap_or_else(|| panic!("expected a text '{key}' in {line}")).to_owned()
     };
-    (text("name"), text("client_address"), text("peer_address"))
+    row.get("note").is_none().then(|| (text("name"), text("client_address"), text("peer_address")))
 }

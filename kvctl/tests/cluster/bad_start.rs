@@ -33,18 +33,25 @@ async fn wrong_settings() {
     let no_toml = format!("--config {nonsense}: line 1: ");
     let no_file = format!("--config {missing}: No such file or directory");
     let two = "n1=127.0.0.1:1,n1=127.0.0.1:2";
-    let cases: [(i32, Vec<String>, &str); 12] = [
+    let shared = "n1=127.0.0.1:1,n2=127.0.0.1:1";
+    let without_end = "--config /dev/zero: has more than 1048576 bytes, the limit";
+    let cases: [(i32, Vec<String>, &str); 17] = [
         (USAGE, plus(&["--no-such-flag"]), "unexpected argument '--no-such-flag'"),
         (USAGE, plus(&["--weight", "heavy"]), "invalid value 'heavy' for '--weight"),
-        (USAGE, plus(&["--key-bytes-max", "0"]), "--key-bytes-max: must be above 0"),
+        (USAGE, plus(&["--key-bytes-max", "0"]), "--key-bytes-max: must be at least 64, not 0"),
+        (USAGE, plus(&["--message-bytes-max", "1"]), "--message-bytes-max: must be at least 16384, not 1"),
+        (USAGE, plus(&["--log-entries-kept", "1"]), "--log-entries-kept: must be at least 16, not 1"),
+        (USAGE, plus(&["--request-timeout-ms", "0"]), "--request-timeout-ms: must be at least 10, not 0"),
         (USAGE, plus(&["--log-level", "loud"]), "--log-level: 'loud' is not error, warn, info, debug or trace"),
         (USAGE, with(&good, "--name", "a,b"), "--name: 'a,b' must not be empty nor contain ',', '=' or '/'"),
         (USAGE, with(&good, "--initial-cluster", "n7=127.0.0.1:1"), "--initial-cluster: does not name this node, n1"),
         (USAGE, with(&good, "--initial-cluster", two), "--initial-cluster: names a node twice"),
+        (USAGE, with(&good, "--initial-cluster", shared), "--initial-cluster: n1 and n2 are at one address"),
         (USAGE, with(&good, "--initial-cluster", "n1"), "--initial-cluster: 'n1' is not name=host:port"),
         (USAGE, with(&good, "--listen-peer", "nowhere"), "--listen-peer: 'nowhere' is not host:port"),
         (USAGE, with(&good, "--listen-client", "0.0.0.0:1"), "--advertise-client: is needed"),
         (USAGE, plus(&["--config", nonsense.as_str()]), no_toml.as_str()),
+        (USAGE, plus(&["--config", "/dev/zero"]), without_end),
         (NOT_STARTED, plus(&["--config", missing.as_str()]), no_file.as_str()),
     ];
     for (code, args, says) in cases {
@@ -64,6 +71,24 @@ async fn a_directory_in_use() {
     let says = format!("{}: another process is using it", text(&cluster.nodes[0].dir));
     Refusal { what: "a directory in use", code: NOT_STARTED, says: &says }.expect(&cluster, &second).await;
     put_whose(&cluster, "the first process's").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_of_another_name() {
+    Scenario::begin("bad_start::a_directory_of_another_name");
+    let _turn = beside_others().await;
+    let mut cluster = Cluster::form(2, &[]).await;
+    put_whose(&cluster, "kept").await;
+    cluster.kill_all().await;
+    let (good, nodes) = (cluster.args(0), &cluster.nodes);
+    for name in ["n2", "n9"] {
+        let list = format!("{name}={}", nodes[0].peer);
+        let args = with(&with(&good, "--name", name), "--initial-cluster", &list);
+        let says = format!("{}: this is the directory of n1, not of {name}; ", text(&nodes[0].dir));
+        Refusal { what: "another name", code: NOT_STARTED, says: &says }.expect_unchanged(&cluster, &args).await;
+    }
+    cluster.start_all().await;
+    expect_whose(&cluster, "kept").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

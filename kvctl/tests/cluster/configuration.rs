@@ -1,5 +1,5 @@
 //! Where settings come from: flags over environment over file over defaults; showing and checking them touches
-//! nothing. A listener that others can reach is warned of.
+//! nothing. A listener that others can reach is warned of, and a node that is elsewhere in its own list.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::cluster::{Cluster, READY_MAX, free_address};
-use crate::process::{Finished, Kvd, Start, finish, kvd_program};
+use crate::process::{Finished, Kvd, Start, finish, finish_given, kvd_program};
 use crate::refusal::{USAGE, with};
 use crate::scenario::{Scenario, beside_others};
 
@@ -127,9 +127,9 @@ async fn checking_settings_touches_nothing() {
         assert_eq!((done.stdout.as_slice(), done.stderr.as_str()), (&b""[..], ""), "expected nothing to be said");
     }
     let bad: [(Environment, Arguments, &str); 7] = [
-        (&[], &["--txn-ops-max", "0", "--data-dir", "new"], "--txn-ops-max: must be above 0"),
+        (&[], &["--txn-ops-max", "0", "--data-dir", "new"], "--txn-ops-max: must be at least 1, not 0"),
         (&[("KVD_NAME", "a,b")], &[], "--name: 'a,b' must not be empty nor contain ',', '=' or '/'"),
-        (&[], &["--config", "zero.toml"], "--key-bytes-max: must be above 0"),
+        (&[], &["--config", "zero.toml"], "--key-bytes-max: must be at least 64, not 0"),
         (&[], &["--config", "kind.toml"], "--config kind.toml: line 2: "),
         (&[("KVD_CONFIG", "unknown.toml")], &[], "--config unknown.toml: line 1: "),
         (&[], &["--config", "broken.toml"], "--config broken.toml: line 1: "),
@@ -181,4 +181,45 @@ async fn listeners_beyond_loopback_are_warned_of() {
             assert_eq!(warnings.iter().filter(said).count(), 1, "expected one warning of {listen}:\n{log}");
         }
     }
+}
+
+/// A file of settings need not be a regular one: a shell hands over a pipe for `<(…)`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settings_may_come_through_a_pipe() {
+    Scenario::begin("configuration::settings_may_come_through_a_pipe");
+    let _turn = beside_others().await;
+    let mut command = Command::new(kvd_program());
+    command.env_clear().args(["--config", "/dev/stdin", "--print-config"]);
+    let printed = shown(&finish_given(command, FILE.as_bytes(), RUN_MAX).await);
+    for line in ["name = \"in-file\"", "zone = \"in-file\"", "weight = 2", "streams_max = 77"] {
+        assert!(printed.iter().any(|shown| shown == line), "expected {line} among {printed:#?}");
+    }
+}
+
+/// A list that has the node elsewhere than the others are told is legal: both addresses may lead to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_elsewhere_in_its_list_is_warned_of() {
+    Scenario::begin("configuration::a_node_elsewhere_in_its_list_is_warned_of");
+    let _turn = beside_others().await;
+    let cluster = Cluster::plan(1, &[]).await;
+    let good = cluster.args(0);
+    let elsewhere = with(&good, "--initial-cluster", "n1=127.0.0.1:1");
+    let warning = format!(
+        "--initial-cluster: n1 is at 127.0.0.1:1 there, but tells the others to reach it at {}; while the cluster forms \
+         they look for it at 127.0.0.1:1",
+        cluster.nodes[0].peer
+    );
+    for (args, said) in [(&good, String::new()), (&elsewhere, format!("kvd: warning: {warning}\n"))] {
+        let mut check = Command::new(kvd_program());
+        check.args(args).arg("--check-config");
+        let done = finish(check, RUN_MAX).await;
+        done.expect_code("kvd --check-config", &[0]);
+        assert_eq!(done.stderr, said, "expected a warning only of a node that is elsewhere");
+    }
+    let mut process = Kvd::start(&elsewhere, cluster.folder("elsewhere.log"));
+    let start = process.outcome(READY_MAX).await;
+    let log = process.log();
+    assert_eq!(start, Start::Ready, "expected it to be ready all the same:\n{log}");
+    let warned = log.lines().filter(|line| line.contains("WARN") && line.contains(&warning)).count();
+    assert_eq!(warned, 1, "expected the warning once:\n{log}");
 }

@@ -1,6 +1,8 @@
 //! A disk that runs full: puts are refused in time and in so many words, all else goes on, and nothing that was
 //! acknowledged is lost.
 
+mod given_back;
+
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +20,7 @@ use crate::errors_table::{Case, Ledger};
 use crate::process::finish;
 use crate::raw::{self, bounded};
 use crate::scenario::{Scenario, beside_others};
+use crate::wait::within;
 
 pub const FLOOR: Case = Case::new(
     "less disk space than `--free-space-floor-bytes`",
@@ -38,6 +41,8 @@ const VALUE_BYTES: usize = 8 << 10;
 /// More puts than the disk can hold.
 const PUTS_MAX: u64 = 100_000;
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+/// A full node gives back what it can once a second; what is refused for longer finds it full of what lives.
+const REFUSED_FOR: Duration = Duration::from_secs(4);
 const RUN_MAX: Duration = Duration::from_secs(20);
 /// What the alarm says.
 const ALARM: &str = "puts are refused";
@@ -164,15 +169,22 @@ async fn a_disk_that_runs_full() {
     ledger.close();
 }
 
-/// Puts until one is refused. How many were acknowledged, and how that one failed.
+/// Puts until they are refused for good. How many were acknowledged, and how the first one failed that was not.
 async fn fill_up(kv: &mut KvClient<Channel>, scenario: Scenario) -> (u64, Status) {
-    for number in 0..PUTS_MAX {
-        let key = key(number).key;
-        if let Err(status) = kv.put(bounded(raw::put(key, value(scenario, number)), ATTEMPT_MAX)).await {
+    let mut number = 0;
+    while number < PUTS_MAX {
+        if let Err(status) = put(kv, scenario, number).await
+            && within(REFUSED_FOR, async || put(kv, scenario, number).await.ok()).await.is_none()
+        {
             return (number, status);
         }
+        number += 1;
     }
     panic!("expected puts to be refused once little of {SMALL_DISK} is free");
+}
+
+async fn put(kv: &mut KvClient<Channel>, scenario: Scenario, number: u64) -> Result<(), Status> {
+    kv.put(bounded(raw::put(key(number).key, value(scenario, number)), ATTEMPT_MAX)).await.map(drop)
 }
 
 /// What was put is there.

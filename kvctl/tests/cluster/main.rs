@@ -8,6 +8,7 @@
 
 mod accept_loss;
 mod addresses;
+mod asked_nodes;
 mod bad_start;
 mod clean_stop;
 mod cluster;
@@ -36,6 +37,8 @@ mod refusal;
 mod scenario;
 mod services;
 mod six_nodes;
+mod streams;
 mod transcript;
+mod unread_answers;
 mod wait;
 mod waiting_line;

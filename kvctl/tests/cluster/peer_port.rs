@@ -442,6 +442,7 @@ fn stranger(map: &MapResponse, to: NodeId) -> Hello {
         to_node_id: to.0,
         runs: vec![7],
         position: 0,
+        ..Hello::default()
     }
 }
 

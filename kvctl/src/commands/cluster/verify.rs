@@ -15,8 +15,8 @@ use crate::exit::{Exit, Failure};
 use crate::output::{Cell, Output, Sheet};
 use crate::progress;
 
-/// A walk over the whole content may take this long, at least.
-const WALK_MIN: Duration = Duration::from_secs(600);
+/// A walk over the whole content may take this long, unless the caller says how long.
+const WALK_MAX: Duration = Duration::from_secs(600);
 
 const COLUMNS: &[&str] = &["partition", "replica", "node", "revision", "keys", "sum", "result"];
 
@@ -28,7 +28,7 @@ pub async fn run(client: &Client, map: &ClusterMap, global: &Global, output: &mu
     let bar = progress::replicas(map.rows.iter().flat_map(live).count() as u64);
     for row in &map.rows {
         let revision = newest(&statuses, row);
-        let digests = ask(client, row, revision, global.timeout.max(WALK_MIN), &bar).await;
+        let digests = ask(client, row, revision, global.timeout.unwrap_or(WALK_MAX), &bar).await;
         let reference = digests.iter().find_map(|(_, digest)| digest.as_ref().ok()).copied();
         for (placed, digest) in &digests {
             let (verdict, equal) = judge(digest, reference);

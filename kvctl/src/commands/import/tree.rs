@@ -1,9 +1,10 @@
-//! The regular files below a directory.
+//! The regular files below a directory, and how many entries of which other kind there are.
 
-use std::fs;
+use std::fmt;
+use std::fs::{self, FileType};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A regular file.
@@ -20,10 +21,49 @@ pub struct File {
 pub struct Found {
     /// In the order of their relative paths.
     pub files: Vec<File>,
-    /// Symbolic links, devices, sockets and pipes.
-    pub skipped: u64,
+    pub skipped: Skipped,
     /// Directories and entries that cannot be read, and why.
     pub unreadable: Vec<String>,
+}
+
+/// How many entries are neither regular files nor directories. Shown, they are named by their kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Skipped {
+    pub links: u64,
+    pub pipes: u64,
+    pub sockets: u64,
+    /// Also what the system has for no other kind.
+    pub devices: u64,
+}
+
+impl Skipped {
+    fn note(&mut self, kind: FileType) {
+        let count = if kind.is_symlink() {
+            &mut self.links
+        } else if kind.is_fifo() {
+            &mut self.pipes
+        } else if kind.is_socket() {
+            &mut self.sockets
+        } else {
+            &mut self.devices
+        };
+        *count += 1;
+    }
+
+    /// All of them together.
+    pub fn all(self) -> u64 {
+        self.links + self.pipes + self.sockets + self.devices
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds =
+            [(self.links, "symbolic link"), (self.pipes, "pipe"), (self.sockets, "socket"), (self.devices, "device")];
+        let there = kinds.into_iter().filter(|(count, _)| *count > 0);
+        let named = there.map(|(count, kind)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" }));
+        f.write_str(&named.collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// Lists everything below `dir`.
@@ -67,7 +107,7 @@ fn note(
     } else if metadata.is_file() {
         found.files.push(File { path: entry.path(), relative, size: metadata.len() });
     } else {
-        found.skipped += 1;
+        found.skipped.note(metadata.file_type());
     }
 }
 
@@ -95,6 +135,22 @@ mod tests {
     use super::*;
     use std::ffi::OsStr;
     use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn what_is_skipped_is_named_by_its_kind() {
+        for (skipped, all, named) in [
+            (Skipped::default(), 0, ""),
+            (Skipped { links: 1, ..Skipped::default() }, 1, "1 symbolic link"),
+            (
+                Skipped { links: 2, pipes: 1, sockets: 3, devices: 1 },
+                7,
+                "2 symbolic links, 1 pipe, 3 sockets, 1 device",
+            ),
+        ] {
+            assert_eq!((skipped.all(), skipped.to_string().as_str()), (all, named));
+        }
+    }
 
     #[test]
     fn regular_files_only_with_odd_names() {
@@ -104,10 +160,12 @@ mod tests {
             fs::write(dir.path().join(OsStr::from_bytes(name)), b"").expect("a file");
         }
         symlink("/etc", dir.path().join("link")).expect("a link");
+        let _socket = UnixListener::bind(dir.path().join("sub/socket")).expect("a socket");
         let found = walk(dir.path()).expect("a list");
         let names: Vec<&[u8]> = found.files.iter().map(|file| &file.relative[..]).collect();
         assert_eq!(names, [&b"empty"[..], b"sub/a b", b"sub/\xff\xfe"]);
-        assert_eq!((found.skipped, found.unreadable.len()), (1, 0));
+        let skipped = Skipped { links: 1, sockets: 1, ..Skipped::default() };
+        assert_eq!((found.skipped, found.unreadable.len()), (skipped, 0));
         assert_eq!(read(&found.files[0].path, 10).expect("its content"), b"");
         assert!(read(&dir.path().join("link"), 10).is_err());
         assert!(walk(&dir.path().join("missing")).is_err());

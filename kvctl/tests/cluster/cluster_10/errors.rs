@@ -22,6 +22,7 @@ use trefoil_client::{Error, Kind, Outcome};
 use crate::disk_space;
 use crate::errors_table::{Case, Row, requests};
 use crate::raw::{self, bounded};
+use crate::unread_answers;
 use crate::wait::until;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,6 +102,7 @@ fn provoked() -> Vec<Case> {
     cases.extend(quorum::PROVOKED);
     cases.extend(refusals::cases());
     cases.extend(silent_leader::PROVOKED);
+    cases.extend(unread_answers::PROVOKED);
     cases
 }
 

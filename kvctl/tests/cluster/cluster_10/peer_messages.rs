@@ -12,8 +12,8 @@ use bytes::Bytes;
 use trefoil_proto::peer::message::Body;
 use trefoil_proto::peer::{
     AppendReply, AppendRequest, Caller, DigestRequest, Entry, Failure, Frame, Hello, Introduction, LogId, Message,
-    ProposeRequest, ReadIndexRequest, SnapshotChunk, SnapshotHead, TransferReply, TransferRequest, Vote, VoteReply,
-    VoteRequest, append_reply::Outcome,
+    PeerAddress, ProposeRequest, ReadIndexRequest, SnapshotChunk, SnapshotHead, TransferReply, TransferRequest, Vote,
+    VoteReply, VoteRequest, append_reply::Outcome,
 };
 
 use super::chance::{flag, junk, maybe, number, small_number, some, text};
@@ -65,6 +65,7 @@ impl Speaker {
             to_node_id: 0,
             runs: vec![7],
             position: u64::MAX,
+            ..Hello::default()
         };
         Speaker { who: "stranger", words, replicas: Vec::new() }
     }
@@ -120,6 +121,12 @@ pub fn wrong_hello(dice: &mut Dice, claimed: &Known, to: &Known) -> Hello {
         to_node_id: to.node,
         runs: (0..claimed.start_count.min(100)).map(|_| dice.roll()).collect(),
         position: number(dice),
+        peer_address: text(dice),
+        others: some(dice, |dice| PeerAddress {
+            node_id: number(dice),
+            start_count: number(dice),
+            address: text(dice),
+        }),
     };
     match dice.below(10) {
         0 => Hello { cluster_id: dice.roll().to_be_bytes().repeat(2).into(), ..right },

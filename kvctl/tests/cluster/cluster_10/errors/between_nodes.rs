@@ -236,6 +236,7 @@ impl Port {
             to_node_id: self.node,
             runs: RUNS.to_vec(),
             position: POSITION,
+            ..Hello::default()
         }
     }
 

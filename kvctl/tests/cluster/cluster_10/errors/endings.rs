@@ -18,8 +18,8 @@ const DOCUMENTED: [[&str; 2]; 6] = [
     ],
     [
         "3",
-        "refused or failed, not done; also a read that got no answer, `import`/`export` that left something out, \
-         `cluster verify` that found a difference or could not ask",
+        "refused or failed, not done; also a read that got no answer or whose answer cannot be written to stdout, \
+         `import`/`export` that left something out, `cluster verify` that found a difference or could not ask",
     ],
     ["4", "no endpoint answered, nothing done"],
     ["5", "a write's outcome is unknown; also a write that was done, but whose answer cannot be written to stdout"],

@@ -27,6 +27,8 @@ const STOPPED: i32 = 0;
 const BROKEN: i32 = 70;
 const DISK_FAILED: i32 = 74;
 
+const NO_SPACE: &str = "cannot write to stdout: No space left on device (os error 28)";
+
 /// Exit code, condition, and each message with what provokes it.
 type Row = (i32, &'static str, &'static [(&'static str, Scene)]);
 
@@ -41,16 +43,22 @@ pub enum Scene {
     Value(&'static str, &'static str),
     /// It is started with a file of settings that holds this, or that is not there.
     Settings(Option<&'static str>),
+    /// It is started with this flag, too, and its stdout is a disk that is full.
+    FullStdout(&'static str),
     /// Somebody else listens at the address of this flag.
     PortInUse(&'static str),
     /// Another process uses the directory.
     DirectoryInUse,
+    /// It is started under this name on the directory of a cluster of one.
+    Renamed(&'static str),
     /// It is started on such a directory, to which this was done.
     Spoiled(Past, Spoil),
     /// As before, and told to accept the loss of acknowledged writes.
     Accepting(Past, Spoil),
     /// As before without that; once it serves, it is to write to the key whose row was spoiled.
     Asked(Past, Spoil),
+    /// It is started on a directory of this past; once it serves, this is done to the directory.
+    Meanwhile(Past, Spoil),
     /// It serves, and is to write a larger file than it may.
     FileTooLarge,
     /// It can start no thread: its runtime panics.
@@ -118,15 +126,23 @@ const ROWS: &[Row] = &[
                 "--initial-cluster: names a node twice",
                 Scene::Value("--initial-cluster", "n1=127.0.0.1:2380,n1=127.0.0.1:2381"),
             ),
+            (
+                "--initial-cluster: n1 and n2 are at one address, 127.0.0.1:2380",
+                Scene::Value("--initial-cluster", "n1=127.0.0.1:2380,n2=127.0.0.1:2380"),
+            ),
             ("--initial-cluster: 'n1' is not name=host:port", Scene::Value("--initial-cluster", "n1")),
         ],
     ),
     (
         USAGE,
-        "a bound of 0, or above its own bound",
+        "a number below or above its bounds",
         &[
-            ("--key-bytes-max: must be above 0", Scene::Value("--key-bytes-max", "0")),
-            ("--message-bytes-max: must be at most 16777216", Scene::Value("--message-bytes-max", "16777217")),
+            ("--key-bytes-max: must be at least 64, not 0", Scene::Value("--key-bytes-max", "0")),
+            ("--log-entries-kept: must be at least 16, not 1", Scene::Value("--log-entries-kept", "1")),
+            (
+                "--message-bytes-max: must be at most 16777216, not 16777217",
+                Scene::Value("--message-bytes-max", "16777217"),
+            ),
         ],
     ),
     (
@@ -145,6 +161,16 @@ const ROWS: &[Row] = &[
         &[
             ("--config FILE: line 1: unknown field …", Scene::Settings(Some("colour = 'red'\n"))),
             ("--config FILE: line 2: invalid type: …", Scene::Settings(Some("zone = 'z'\nweight = 'heavy'\n"))),
+            ("--config FILE: has more than 1048576 bytes, the limit", Scene::Value("--config", "/dev/zero")),
+        ],
+    ),
+    (
+        NOT_STARTED,
+        "what was asked for cannot be written to stdout",
+        &[
+            (NO_SPACE, Scene::FullStdout("--print-config")),
+            (NO_SPACE, Scene::FullStdout("--help")),
+            (NO_SPACE, Scene::FullStdout("--version")),
         ],
     ),
     (
@@ -159,6 +185,19 @@ const ROWS: &[Row] = &[
         ],
     ),
     (NOT_STARTED, "the directory is in use", &[("DIR: another process is using it", Scene::DirectoryInUse)]),
+    (
+        NOT_STARTED,
+        "the directory is another node's: a node keeps the name it was founded by",
+        &[("DIR: this is the directory of n1, not of n9; start it with --name n1", Scene::Renamed("n9"))],
+    ),
+    (
+        NOT_STARTED,
+        "the directory was made by a test build that has a bug on purpose",
+        &[(
+            "DIR: a build with a planted bug made this directory; nothing in it can be trusted",
+            Scene::Spoiled(Past::First, |directory| write(directory, "planted", b"")),
+        )],
+    ),
     (
         NOT_STARTED,
         "the directory cannot be made, read or written: what the system says",
@@ -273,6 +312,11 @@ const ROWS: &[Row] = &[
         DISK_FAILED,
         "a write or sync of the write-ahead log failed",
         &[("stopping at once: write-ahead log: …", Scene::FileTooLarge)],
+    ),
+    (
+        DISK_FAILED,
+        "the disk failed elsewhere: in the background, or at RocksDB's list of its files",
+        &[("stopping at once: i/o: …", Scene::Meanwhile(Past::First, |directory| put_folder(directory, "db/CURRENT")))],
     ),
     (
         DISK_FAILED,

@@ -1,16 +1,17 @@
 //! The table "Without Trefoil's words": what a client meets below the API, and what the client library and `kvctl` say.
 //!
-//! An answer that does not come, or a connection that breaks, is `silent_leader.rs`'s.
+//! An answer that does not come, or a connection that breaks, is `silent_leader.rs`'s; one that is not taken is
+//! `unread_answers.rs`'s.
 
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::{Code, Status};
 use trefoil_client::{Client, Error, Kind, Outcome};
 use trefoil_proto::peer::Introduction;
 use trefoil_proto::peer::peer_client::PeerClient;
 use trefoil_proto::v1::kv_client::KvClient;
-use trefoil_world::{clock, net};
+use trefoil_world::{clock, net, task};
 
 use super::{PATIENCE, expect_error, failed};
 use crate::cluster::{Cluster, free_address};
@@ -21,14 +22,20 @@ use crate::scenario::{Scenario, beside_others};
 use crate::wait::until;
 
 /// Condition, code, what the client library says, `kvctl`'s exit code.
-const DOCUMENTED: [[&str; 4]; 6] = [
+const DOCUMENTED: [[&str; 4]; 8] = [
     [
         "a message over twice `--message-bytes-max`, refused before it is read",
         "OUT_OF_RANGE `Error, decoded message length too large: found … bytes, the limit is: … bytes`",
         "refused",
         "3",
     ],
-    ["a service or method the server does not have", "UNIMPLEMENTED", "refused", "3"],
+    [
+        "a service or method the server does not have, as at a node's peer port",
+        "UNIMPLEMENTED",
+        "not done (`Unreachable`)",
+        "4",
+    ],
+    ["what answers does not speak HTTP/2", "none", "not done (`Unreachable`)", "4"],
     ["no connection; nothing was sent", "none", "not done (`Unreachable`)", "4"],
     [
         "the connection broke, or the deadline passed, after sending",
@@ -47,6 +54,12 @@ const DOCUMENTED: [[&str; 4]; 6] = [
         "the connection is closed",
         "nothing: it is made anew",
         "not affected",
+    ],
+    [
+        "a connection that takes nothing for 30 s of the answers that wait for it",
+        "the connection is closed",
+        "a write: unknown; a read: not done",
+        "5; 3",
     ],
 ];
 
@@ -88,12 +101,60 @@ async fn refused_below_the_api() {
     expect_wordless(&failed("a service that is not there", answer), Code::Unimplemented);
     // The other port has none of the services clients want.
     let peer = &cluster.nodes[0].peer;
-    expect_error("the wrong port", connect(peer).await, &[Kind::Unsupported], Outcome::Refused);
-    expect_exit(&cluster, peer, &[3]).await;
+    expect_error("the wrong port", connect(peer).await, &[Kind::Unreachable], Outcome::NotDone);
+    expect_exit(&cluster, peer, &[4]).await;
 
     let nobody = free_address().await;
     expect_error("nobody there", connect(&nobody).await, &[Kind::Unreachable], Outcome::NotDone);
     expect_exit(&cluster, &nobody, &[4]).await;
+}
+
+/// An endpoint that is no node's client port is as one where nobody is: the next one is asked, and if there is none, each
+/// is named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_endpoints() {
+    Scenario::begin("cluster_10::errors::wordless::wrong_endpoints");
+    let _turn = beside_others().await;
+    let cluster = Cluster::form(1, &[]).await;
+    let client = &cluster.nodes[0].client;
+    let wrong = [
+        (cluster.nodes[0].peer.clone(), "what answers there does not have this part of trefoil.v1"),
+        (free_address().await, "no connection: Connection refused"),
+        (old_server().await, "no connection: the server does not speak HTTP/2"),
+    ];
+    for (first, _) in &wrong {
+        for line in [&["put", "k", "v"][..], &["get", "k"], &["scan"], &["cluster", "nodes"], &["cluster", "verify"]] {
+            let mut kvctl = cluster.kvctl(line);
+            kvctl.env("KVCTL_ENDPOINTS", format!("{first},{client}"));
+            finish(kvctl, PATIENCE).await.expect_code(&format!("kvctl {line:?} at {first}, then at a node"), &[0]);
+        }
+    }
+    let all: Vec<&str> = wrong.iter().map(|(address, _)| address.as_str()).collect();
+    expect_error("an old server", connect(all[2]).await, &[Kind::Unreachable], Outcome::NotDone);
+    let mut kvctl = cluster.kvctl(&["get", "k", "--timeout", "1s"]);
+    kvctl.env("KVCTL_ENDPOINTS", all.join(","));
+    let done = finish(kvctl, PATIENCE).await;
+    done.expect_code("kvctl get where no node is", &[4]);
+    println!("{}", done.stderr);
+    assert_eq!(done.stderr.lines().count(), 1, "expected one line, got:\n{}", done.stderr);
+    for (address, why) in &wrong {
+        // The system's words may have a number behind them.
+        let named = done.stderr.split("; ").any(|part| part.contains(why) && part.contains(&format!("({address})")));
+        assert!(named, "expected '{why}' of {address}, got:\n{}", done.stderr);
+    }
+}
+
+/// A server that speaks HTTP/1.1, before it is asked anything.
+async fn old_server() -> String {
+    let mut listener = net::listen("127.0.0.1:0").await.expect("a listener of the test's own");
+    let address = listener.address().to_string();
+    task::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // Whoever hangs up on it has heard enough.
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    address
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

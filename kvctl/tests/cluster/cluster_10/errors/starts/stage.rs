@@ -16,9 +16,10 @@ use crate::bad_start::text;
 use crate::cluster::{Cluster, free_address};
 use crate::errors_table::says;
 use crate::files::replace_with_copy;
-use crate::process::{Finished, finish, kvd_program};
+use crate::process::{Finished, Kvd, finish, kvd_program};
 use crate::raw::{self, bounded};
 use crate::refusal::{NOT_STARTED, USAGE, with};
+use crate::streams::redirected;
 use crate::wait::within;
 
 /// How the line begins that says why it ended: its own, and the one of the parser of flags.
@@ -70,14 +71,24 @@ impl Stage {
                 let file = self.settings(content);
                 Ended::of(plus(fresh, &["--config", file.as_str()])).await
             }
+            Scene::FullStdout(flag) => {
+                let args = plus(fresh, &[flag]);
+                let finished = finish(redirected(&kvd(&args), ">/dev/full"), PATIENCE).await;
+                Ended { args, finished }
+            }
             Scene::PortInUse(flag) => {
                 let other = net::listen("127.0.0.1:0").await.expect("a listener of the test's own");
                 Ended::of(valued(fresh, flag, &other.address().to_string())).await
             }
             Scene::DirectoryInUse => self.directory_in_use().await,
+            Scene::Renamed(name) => Ended::of(self.renamed(name)).await,
             Scene::Spoiled(past, spoil) => Ended::of(self.spoil(past, spoil)).await,
             Scene::Accepting(past, spoil) => Ended::of(plus(self.spoil(past, spoil), &[ACCEPT])).await,
             Scene::Asked(past, spoil) => self.asked(self.spoil(past, spoil), |_| {}, raw::put(KEY, "again")).await,
+            Scene::Meanwhile(past, spoil) => {
+                let directory = self.alone.nodes[0].dir.clone();
+                self.running(past, |_| spoil(&directory)).await
+            }
             Scene::FileTooLarge => {
                 let args = self.spoil(Past::First, untouched);
                 self.asked(args, limit_files, raw::put("large", vec![b'v'; LARGE])).await
@@ -87,7 +98,7 @@ impl Stage {
                 command.env("RUST_MIN_STACK", STACK_BYTES);
                 Ended { finished: finish(command, PATIENCE).await, args: fresh }
             }
-            Scene::Signal(signal) => self.signalled(signal).await,
+            Scene::Signal(signal) => self.running(Past::First, |process| process.signal(signal)).await,
         }
     }
 
@@ -110,6 +121,12 @@ impl Stage {
         let file = self.fresh.folder("settings.toml");
         fs::write(&file, content).expect("a file of settings");
         text(&file)
+    }
+
+    /// Puts a directory of the node that was alone in place. What another one is started with on it.
+    fn renamed(&self, name: &str) -> Vec<String> {
+        let args = with(&self.spoil(Past::First, untouched), "--name", name);
+        with(&args, "--initial-cluster", &format!("{name}={}", self.alone.nodes[0].peer))
     }
 
     async fn directory_in_use(&mut self) -> Ended {
@@ -142,11 +159,12 @@ impl Stage {
         Ended { args, finished }
     }
 
-    async fn signalled(&mut self, signal: i32) -> Ended {
-        let args = self.spoil(Past::First, untouched);
+    /// Starts the node that was alone on a directory of this past, and ends it by doing this once it serves.
+    async fn running(&mut self, past: Past, end: impl FnOnce(&mut Kvd)) -> Ended {
+        let args = self.spoil(past, untouched);
         self.alone.start(0).await;
+        end(self.alone.nodes[0].running());
         let process = self.alone.nodes[0].running();
-        process.signal(signal);
         let code = process.exit(PATIENCE).await.code();
         let finished = Finished { code, stdout: Vec::new(), stderr: process.log() };
         self.alone.nodes[0].process = None;
