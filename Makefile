@@ -14,7 +14,7 @@ define stage
 	echo "== $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: setup run build test bench sim chaos record-golden $(foreach n,1 2 3 4 5 6 7 8 9 10 11,show-cluster-$(n))
+.PHONY: setup run build planted test bench sim chaos show-chaos-2 record-golden $(foreach n,1 2 3 4 5 6 7 8 9 10 11,show-cluster-$(n))
 
 # libclang for RocksDB's bindings, strace for the disk-error tests.
 setup:
@@ -31,6 +31,11 @@ setup:
 
 build: setup
 	$(CARGO) build $(FLAGS)
+
+# `kvd` and the simulation with bugs to choose from: the whole workspace with one feature more, of which two programs are
+# linked. `kvd` and RocksDB stay as they are.
+planted: build
+	$(CARGO) build $(FLAGS) --features trefoil-server/planted,trefoil-sim/planted --bin kvd-planted --bin sim-planted
 
 # Three nodes in this terminal.
 run: build
@@ -60,6 +65,10 @@ chaos: build
 	for workload in register append set; do \
 	  $(BIN)/jepsen test --workload $$workload --time-limit $(TIME_LIMIT) --kvd $(BIN)/kvd --out $(CARGO_TARGET_DIR)/chaos || exit $$?; \
 	done
+
+# Each planted bug is found by its checker, on two seeds; the build without bugs is green on the same ones.
+show-chaos-2: planted
+	$(BIN)/jepsen selftest --out $(CARGO_TARGET_DIR)/chaos
 
 # One target for each promise of the first stage: prints its figures, fails when missed. The short forms run in
 # `make test`.

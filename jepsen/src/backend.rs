@@ -2,7 +2,7 @@
 //!
 //! A backend gives each node a [`Place`]: words to put before its command, and addresses of its own. [`Namespaces`]
 //! puts each node into a network namespace behind a [`Router`], which can drop what one node sends to another one.
-//! [`Loopback`] runs them on the loopback interface: faults of processes only. [`probe`] tells which of it works here.
+//! [`Loopback`] runs them on the loopback interface: no faults of the network. [`probe`] tells which of it works here.
 //!
 //! Invariants:
 //!

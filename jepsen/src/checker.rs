@@ -4,6 +4,7 @@
 //! checker that ran out of time, or a run in which too little happened to prove anything, is `unknown`, never `true`.
 
 pub mod bank;
+pub mod counter;
 mod evidence;
 pub mod list_append;
 #[cfg(test)]

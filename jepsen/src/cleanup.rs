@@ -108,6 +108,11 @@ impl RunRecord {
         Ok(Some(record))
     }
 
+    /// The run's own folder, for what goes with the run.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Notes a process that must not outlive the run.
     ///
     /// # Errors

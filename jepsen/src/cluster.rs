@@ -1,8 +1,9 @@
 //! A cluster of `kvd` processes on a backend: starting, killing, stopping and continuing them.
 //!
 //! Each node has a data directory and, for each start, a log file (`n1.1.log`) with what it said on stderr. A node
-//! that is taken down here is down; one that ends otherwise has ended by itself, which [`Cluster::ended`] remembers:
-//! whether it may is for the run to judge.
+//! that is taken down here is down; one that ends otherwise has ended by itself, which [`Cluster::ended`] remembers,
+//! unless a fault has given it reason to end with that code. Started under the preload shim (`cluster/disk.rs`), nodes
+//! have disks that can be made to fail (`cluster/disks.rs`).
 //!
 //! Invariants:
 //!
@@ -12,6 +13,10 @@
 //!
 //! Left out: the network between the nodes, which is the backend's.
 
+mod directory;
+mod disk;
+mod disks;
+mod power;
 mod process;
 
 use std::collections::BTreeSet;
@@ -21,12 +26,19 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use futures::future::join_all;
-use trefoil_client::{Client, PartitionId};
+use trefoil_client::{Client, NodeStatus, PartitionId, ReplicaStatus};
 use trefoil_world::clock;
 
 use crate::backend::{Backend, Place, Router};
 use crate::cleanup::ProcessId;
 
+pub use directory::Replacement;
+pub use disk::Shim;
+pub use disks::{DiskCount, PowerLoss};
+pub use power::Loss;
+
+use directory::Directory;
+use disk::{Sidecar, Word};
 use process::Process;
 
 /// What a node prints once it serves.
@@ -44,7 +56,11 @@ const POLL: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Node {
     pub place: Place,
-    pub data_dir: PathBuf,
+    directory: Directory,
+    /// When it runs under the shim.
+    sidecar: Option<Sidecar>,
+    /// What it says on stderr, of the last start.
+    log: PathBuf,
     /// While it is not known to have ended.
     process: Option<Process>,
     /// Of the last start.
@@ -52,13 +68,47 @@ pub struct Node {
     /// Whether it has been, since the last start.
     ready: bool,
     starts: u32,
+    /// The exit codes with which it may end by itself, until it is started again.
+    may_end: &'static [i32],
+    /// The exit code with which it has, since the last start.
+    ended: Option<i32>,
 }
 
 impl Node {
+    fn new(place: &Place, folder: &Path, shim: Option<&Shim>) -> anyhow::Result<Node> {
+        let data_dir = folder.join(&place.name);
+        ensure!(!data_dir.exists(), "{} holds data of an earlier run", data_dir.display());
+        let sidecar = shim.map(|_| Sidecar::create(data_dir.with_extension("disk"))).transpose()?;
+        Ok(Node {
+            place: place.clone(),
+            directory: Directory::new(data_dir),
+            sidecar,
+            log: PathBuf::new(),
+            process: None,
+            id: None,
+            ready: false,
+            starts: 0,
+            may_end: &[],
+            ended: None,
+        })
+    }
+
+    /// What it has said since its last start.
+    fn said(&self) -> String {
+        process::said(&self.log)
+    }
+
     fn not_ready(&self) -> String {
-        let end = self.process.as_ref().map(Process::log_end).unwrap_or_default();
+        let end = process::end_of(&self.said());
         format!("{} is not ready after {READY_MAX:?}; its log ends:\n{end}", self.place.name)
     }
+}
+
+/// Nodes that were taken down.
+struct Taken {
+    count: usize,
+    /// How long it took to signal them all.
+    within: Duration,
 }
 
 /// See the file's head. Dropping it kills the nodes and removes the backend.
@@ -67,10 +117,12 @@ pub struct Cluster {
     // Dropped before the backend they run in.
     nodes: Vec<Node>,
     kvd: PathBuf,
+    shim: Option<Shim>,
     folder: PathBuf,
     /// Beyond names and addresses.
     flags: Vec<String>,
     ended: Vec<String>,
+    power_loss: Option<PowerLoss>,
     /// Asks for status; made when it is first needed.
     probe: Option<Client>,
     backend: Backend,
@@ -84,22 +136,42 @@ impl Cluster {
     /// There is no such program, `folder` holds data of an earlier run, or a node is not ready in time: the error has
     /// the end of its log.
     pub async fn start(backend: Backend, kvd: &Path, folder: &Path, flags: &[String]) -> anyhow::Result<Cluster> {
-        let kvd = kvd.canonicalize().with_context(|| format!("there is no program {}", kvd.display()))?;
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let node = |place: &Place| Node {
-            data_dir: folder.join(&place.name),
-            place: place.clone(),
-            process: None,
-            id: None,
-            ready: false,
-            starts: 0,
-        };
-        let nodes: Vec<Node> = backend.places().iter().map(node).collect();
-        for node in &nodes {
-            ensure!(!node.data_dir.exists(), "{} holds data of an earlier run", node.data_dir.display());
+        Cluster::start_all(backend, kvd, folder, flags, None).await
+    }
+
+    /// The same, with every node under the preload shim.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`]; or the shim does not load into `kvd`.
+    pub async fn start_under(
+        shim: Shim,
+        backend: Backend,
+        kvd: &Path,
+        folder: &Path,
+        flags: &[String],
+    ) -> anyhow::Result<Cluster> {
+        let cluster = Cluster::start_all(backend, kvd, folder, flags, Some(shim)).await?;
+        for node in 0..cluster.nodes.len() {
+            let attached = cluster.sidecar(node)?.word(Word::Attached)?;
+            ensure!(attached > 0, "the preload shim does not load into {}", cluster.kvd.display());
         }
-        let (folder, flags) = (folder.to_owned(), flags.to_vec());
-        let mut cluster = Cluster { nodes, kvd, folder, flags, ended: Vec::new(), probe: None, backend };
+        Ok(cluster)
+    }
+
+    async fn start_all(
+        backend: Backend,
+        kvd: &Path,
+        folder: &Path,
+        flags: &[String],
+        shim: Option<Shim>,
+    ) -> anyhow::Result<Cluster> {
+        let kvd = kvd.canonicalize().with_context(|| format!("there is no program {}", kvd.display()))?;
+        let made = fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
+        let folder = made.with_context(|| format!("cannot make {}", folder.display()))?;
+        let node = |place| Node::new(place, &folder, shim.as_ref());
+        let nodes = backend.places().iter().map(node).collect::<anyhow::Result<Vec<Node>>>()?;
+        let (flags, ended) = (flags.to_vec(), Vec::new());
+        let mut cluster = Cluster { nodes, kvd, shim, folder, flags, ended, power_loss: None, probe: None, backend };
         cluster.restart().await?;
         Ok(cluster)
     }
@@ -121,7 +193,8 @@ impl Cluster {
         self.backend.router()
     }
 
-    /// The nodes that ended by themselves so far: which, how, and the end of the log of each.
+    /// The nodes that ended by themselves so far without having been given reason to: which, how, and the end of the log
+    /// of each.
     pub fn ended(&self) -> &[String] {
         &self.ended
     }
@@ -150,7 +223,7 @@ impl Cluster {
     /// # Errors
     /// One of them is not gone in time.
     pub async fn kill(&mut self, nodes: &BTreeSet<usize>) -> anyhow::Result<usize> {
-        self.take_down(nodes, libc::SIGKILL, END_MAX).await
+        Ok(self.take_down(nodes, libc::SIGKILL, END_MAX).await?.count)
     }
 
     /// SIGTERM to these nodes at once, and waits until they have stopped; how many there were.
@@ -158,20 +231,22 @@ impl Cluster {
     /// # Errors
     /// One of them has not stopped in time, and was killed.
     pub async fn terminate(&mut self, nodes: &BTreeSet<usize>) -> anyhow::Result<usize> {
-        self.take_down(nodes, libc::SIGTERM, STOP_MAX).await
+        Ok(self.take_down(nodes, libc::SIGTERM, STOP_MAX).await?.count)
     }
 
     /// What has not ended within `bound` is killed, when its handle is dropped.
-    async fn take_down(&mut self, nodes: &BTreeSet<usize>, signal: i32, bound: Duration) -> anyhow::Result<usize> {
+    async fn take_down(&mut self, nodes: &BTreeSet<usize>, signal: i32, bound: Duration) -> anyhow::Result<Taken> {
         self.observe()?;
         let mut taken: Vec<Process> = nodes.iter().filter_map(|&node| self.nodes[node].process.take()).collect();
+        let began = clock::now();
         for process in &mut taken {
             process.signal(signal)?;
         }
+        let within = began.elapsed();
         for process in &mut taken {
             process.end(bound).await?;
         }
-        Ok(taken.len())
+        Ok(Taken { count: taken.len(), within })
     }
 
     /// SIGSTOP to these nodes; how many there were. They keep their connections and say nothing.
@@ -202,26 +277,62 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether a node has been ready since its start.
+    pub fn is_ready(&mut self, node: usize) -> bool {
+        let node = &mut self.nodes[node];
+        node.ready = node.ready || node.process.is_some() && node.said().contains(READY_LINE);
+        node.ready
+    }
+
+    /// What a node has said on stderr since its last start.
+    pub fn said(&self, node: usize) -> String {
+        self.nodes[node].said()
+    }
+
+    /// Gives a node reason to end by itself with one of these exit codes, until it is started again.
+    pub fn may_end(&mut self, node: usize, codes: &'static [i32]) {
+        self.nodes[node].may_end = codes;
+    }
+
+    /// The exit code with which a node has ended by itself since its last start.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn ended_with(&mut self, node: usize) -> anyhow::Result<Option<i32>> {
+        self.observe()?;
+        Ok(self.nodes[node].ended)
+    }
+
     /// Starts all nodes that are down, and waits until every node has been ready since its start.
     ///
     /// # Errors
     /// One of them cannot be started, or is not ready in time: the error has the end of its log.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
-        self.observe()?;
+        let all: BTreeSet<usize> = (0..self.nodes.len()).collect();
+        self.launch_all(&all)?;
         let known = self.ended.len();
-        for node in 0..self.nodes.len() {
-            if self.nodes[node].process.is_none() {
-                self.launch(node)?;
-            }
-        }
         let until = clock::now() + READY_MAX;
-        for node in 0..self.nodes.len() {
+        for node in all {
             while !self.is_ready(node) {
                 self.observe()?;
                 // Others may wait for one that has ended.
                 ensure!(self.ended.len() == known, "{}", self.ended[known..].join("\n"));
                 ensure!(clock::now() < until, "{}", self.nodes[node].not_ready());
                 clock::sleep(POLL).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts those of these nodes that are down, without waiting until they are ready.
+    ///
+    /// # Errors
+    /// One of them cannot be started.
+    pub fn launch_all(&mut self, nodes: &BTreeSet<usize>) -> anyhow::Result<()> {
+        self.observe()?;
+        for &node in nodes {
+            if self.nodes[node].process.is_none() {
+                self.launch(node)?;
             }
         }
         Ok(())
@@ -238,21 +349,48 @@ impl Cluster {
 
     /// The node that leads the default partition: of those that say so of themselves, the one with the highest term.
     pub async fn leader(&mut self) -> Option<usize> {
+        let nodes = self.nodes.len();
+        let probe = self.probe().await?;
+        let terms = join_all((0..nodes).map(|node| self.term_led(&probe, node))).await;
+        let leaders = terms.into_iter().enumerate().filter_map(|(node, term)| Some((term?, node)));
+        leaders.max().map(|(_, node)| node)
+    }
+
+    /// How a node says it is; nothing when it does not answer.
+    pub async fn status(&mut self, node: usize) -> Option<NodeStatus> {
+        let probe = self.probe().await?;
+        self.ask_status(&probe, node).await
+    }
+
+    /// How a node says its replica of the default partition is; nothing when it does not answer, or has none.
+    pub async fn replica(&mut self, node: usize) -> Option<ReplicaStatus> {
+        replica_of(self.status(node).await?)
+    }
+
+    async fn probe(&mut self) -> Option<Client> {
         if self.probe.is_none() {
             let made = Client::builder(self.endpoints()).retries(false).timeout(STATUS_MAX).connect().await;
             self.probe = made.ok();
         }
-        let probe = self.probe.as_ref()?;
-        let terms = join_all(self.nodes.iter().map(|node| term_led(probe, &node.place.client))).await;
-        let leaders = terms.into_iter().enumerate().filter_map(|(node, term)| Some((term?, node)));
-        leaders.max().map(|(_, node)| node)
+        self.probe.clone()
+    }
+
+    async fn ask_status(&self, probe: &Client, node: usize) -> Option<NodeStatus> {
+        probe.status_at(&self.nodes[node].place.client).ok()?.timeout(STATUS_MAX).send().await.ok()
+    }
+
+    /// The term in which a node says it leads the default partition.
+    async fn term_led(&self, probe: &Client, node: usize) -> Option<u64> {
+        let replica = replica_of(self.ask_status(probe, node).await?)?;
+        let (leader, _) = replica.leader?;
+        (leader == replica.replica).then_some(replica.term)
     }
 
     /// The flags a node is started with.
     fn args(&self, node: usize) -> Vec<String> {
         let list: Vec<String> = self.nodes.iter().map(|n| format!("{}={}", n.place.name, n.place.peer)).collect();
-        let Node { place, data_dir, .. } = &self.nodes[node];
-        let (list, data_dir) = (list.join(","), data_dir.display().to_string());
+        let Node { place, directory, .. } = &self.nodes[node];
+        let (list, data_dir) = (list.join(","), directory.path().display().to_string());
         let flags = [
             ("--name", &place.name),
             ("--data-dir", &data_dir),
@@ -265,13 +403,13 @@ impl Cluster {
     }
 
     fn launch(&mut self, node: usize) -> anyhow::Result<()> {
-        let args = self.args(node);
+        let (args, environment) = (self.args(node), self.environment(node)?);
         let node = &mut self.nodes[node];
         assert!(node.process.is_none(), "{} is started while it is running", node.place.name);
         node.starts += 1;
-        node.ready = false;
-        let log = self.folder.join(format!("{}.{}.log", node.place.name, node.starts));
-        let process = Process::start(&node.place, &self.kvd, &args, log)?;
+        (node.ready, node.may_end, node.ended) = (false, &[], None);
+        node.log = self.folder.join(format!("{}.{}.log", node.place.name, node.starts));
+        let process = Process::start(&node.place, &self.kvd, &args, environment, &node.log)?;
         node.id = process.id();
         node.process = Some(process);
         match node.id {
@@ -281,21 +419,17 @@ impl Cluster {
         }
     }
 
-    /// Whether a node has been ready since its start.
-    fn is_ready(&mut self, node: usize) -> bool {
-        let node = &mut self.nodes[node];
-        node.ready = node.ready || node.process.as_ref().is_some_and(|process| process.log().contains(READY_LINE));
-        node.ready
-    }
-
     /// Takes note of the nodes that have ended by themselves.
     fn observe(&mut self) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             let Some(process) = &mut node.process else { continue };
             if let Some(status) = process.exited()? {
-                let end = process.log_end();
-                self.ended.push(format!("{} ended by itself ({status}); its log ends:\n{end}", node.place.name));
                 node.process = None;
+                node.ended = status.code();
+                if !node.ended.is_some_and(|code| node.may_end.contains(&code)) {
+                    let (name, end) = (&node.place.name, process::end_of(&node.said()));
+                    self.ended.push(format!("{name} ended by itself ({status}); its log ends:\n{end}"));
+                }
             }
         }
         Ok(())
@@ -311,86 +445,9 @@ impl Drop for Cluster {
     }
 }
 
-/// The term in which a node says it leads the default partition.
-async fn term_led(probe: &Client, endpoint: &str) -> Option<u64> {
-    let status = probe.status_at(endpoint).ok()?.timeout(STATUS_MAX).send().await.ok()?;
-    let replica = status.replicas.into_iter().find(|replica| replica.partition == PartitionId::DEFAULT)?;
-    let (leader, _) = replica.leader?;
-    (leader == replica.replica).then_some(replica.term)
+fn replica_of(status: NodeStatus) -> Option<ReplicaStatus> {
+    status.replicas.into_iter().find(|replica| replica.partition == PartitionId::DEFAULT)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::Loopback;
-
-    /// Starts three processes that run a shell's script in place of a node.
-    async fn start(script: &str, folder: &Path) -> anyhow::Result<Cluster> {
-        let backend = Backend::Loopback(Loopback::with_prefix(3, &["sh", "-c", script])?);
-        Cluster::start(backend, Path::new("/bin/sh"), folder, &["--flag".to_owned()]).await
-    }
-
-    #[tokio::test]
-    async fn a_node_that_ends_by_itself_is_noted_and_can_be_started() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let mut cluster = start("echo ready to serve client requests >&2; exec sleep 600", folder.path()).await;
-        let cluster = cluster.as_mut().expect("they are ready");
-        let pid = cluster.nodes[1].id.expect("it was started");
-        cluster.nodes[1].process.as_mut().expect("it runs").signal(libc::SIGKILL).expect("signalled");
-        let until = clock::now() + END_MAX;
-        while !cluster.is_gone(1) {
-            assert!(clock::now() < until, "{pid:?} is not gone");
-            clock::sleep(POLL).await;
-        }
-        assert_eq!([0, 1, 2].map(|node| cluster.is_alive(node).expect("it is said")), [true, false, true]);
-        assert_eq!(cluster.ended().len(), 1);
-        assert!(cluster.ended()[0].starts_with("n2 ended by itself (signal: 9"), "{:?}", cluster.ended());
-        cluster.restart().await.expect("it is ready");
-        assert!(cluster.is_alive(1).expect("it is said") && !pid.lives());
-        assert_eq!(cluster.ended().len(), 1);
-        assert!(folder.path().join("n2.2.log").exists() && !folder.path().join("n1.2.log").exists());
-    }
-
-    #[tokio::test]
-    async fn a_node_that_cannot_start_is_an_error_with_its_words() {
-        let folder = tempfile::tempdir().expect("a folder");
-        // $2 is the name: --name n2.
-        let script = "[ $2 = n2 ] && { echo said by $2 with ${11} >&2; exit 3; }; exec sleep 600";
-        let error = start(script, folder.path()).await.expect_err("n2 ends").to_string();
-        for words in ["n2 ended by itself", "exit status: 3", "said by n2 with --flag"] {
-            assert!(error.contains(words), "{error}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_node_that_is_taken_down_has_not_ended_by_itself() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let script = "echo ready to serve client requests >&2; exec sleep 600";
-        let mut cluster = start(script, folder.path()).await.expect("they are ready");
-        assert_eq!(cluster.terminate(&BTreeSet::from([0])).await.expect("it stops"), 1);
-        assert_eq!(cluster.kill(&BTreeSet::from([0, 1])).await.expect("it is gone"), 1);
-        assert!(cluster.is_gone(0) && cluster.is_gone(1) && !cluster.is_gone(2));
-        cluster.pause(&BTreeSet::from([2])).expect("signalled");
-        cluster.stop().await;
-        assert!(cluster.is_gone(2) && cluster.ended().is_empty(), "{:?}", cluster.ended());
-    }
-
-    #[tokio::test]
-    async fn no_process_outlives_its_cluster() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let script = "echo ready to serve client requests >&2; trap '' TERM; exec sleep 600";
-        let cluster = start(script, folder.path()).await.expect("they are ready");
-        let ids: Vec<ProcessId> = cluster.nodes.iter().filter_map(|node| node.id).collect();
-        assert!(ids.len() == 3 && ids.iter().all(ProcessId::lives));
-        drop(cluster);
-        assert!(!ids.iter().any(ProcessId::lives));
-    }
-
-    #[tokio::test]
-    async fn data_of_an_earlier_run_is_not_taken_for_this_ones() {
-        let folder = tempfile::tempdir().expect("a folder");
-        fs::create_dir(folder.path().join("n3")).expect("made");
-        let error = start("exit 0", folder.path()).await.expect_err("n3 is there").to_string();
-        assert!(error.contains("n3 holds data of an earlier run"), "{error}");
-    }
-}
+mod tests;

@@ -5,14 +5,14 @@
 //! later). A process whose call ended as `Info` is retired: whoever goes on has a new number, since the old one's call
 //! may still be under way. [`pair`] joins invocations and completions into [`Operation`]s, which is what checkers read.
 //!
-//! Invariants, asserted by [`pair`]:
+//! Invariants, held by [`try_pair`]:
 //!
 //! * Times never go back along a history.
 //! * A process has at most one call under way, and asks nothing after an `Info`.
 //!
 //! Left out: what calls and replies are, which is each workload's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, BufRead, Write};
 
@@ -107,19 +107,35 @@ pub struct Operation<C, R> {
 }
 
 /// Operations in the order of their invocations. A call without a completion is `Info`.
+///
+/// # Panics
+/// It is no history: see [`try_pair`].
 pub fn pair<C: Clone, R: Clone>(history: &[Event<C, R>]) -> Vec<Operation<C, R>> {
+    try_pair(history).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// As [`pair`], of a history that comes from elsewhere.
+///
+/// # Errors
+/// Times go back, or a process asks while it may not, or ends what it has not begun: which event it is.
+pub fn try_pair<C: Clone, R: Clone>(history: &[Event<C, R>]) -> Result<Vec<Operation<C, R>>, NoHistory> {
     let mut operations: Vec<Operation<C, R>> = Vec::new();
     let mut under_way: BTreeMap<Process, usize> = BTreeMap::new();
-    let mut retired: BTreeMap<Process, usize> = BTreeMap::new();
+    let mut retired: BTreeSet<Process> = BTreeSet::new();
     let mut last = Nanos(0);
     for (index, event) in history.iter().enumerate() {
-        assert!(event.time >= last, "event {index} is earlier than the one before it");
+        if event.time < last {
+            return Err(NoHistory::TimeGoesBack { index });
+        }
         last = event.time;
         match &event.what {
             What::Invoke { process, call } => {
-                assert!(!retired.contains_key(process), "{process} asks at event {index}, but is retired");
-                let busy = under_way.insert(*process, operations.len());
-                assert!(busy.is_none(), "{process} asks at event {index}, but has a call under way");
+                if retired.contains(process) {
+                    return Err(NoHistory::Retired { process: *process, index });
+                }
+                if under_way.insert(*process, operations.len()).is_some() {
+                    return Err(NoHistory::Busy { process: *process, index });
+                }
                 operations.push(Operation {
                     index,
                     process: *process,
@@ -130,21 +146,21 @@ pub fn pair<C: Clone, R: Clone>(history: &[Event<C, R>]) -> Vec<Operation<C, R>>
                 });
             }
             What::Ok { process, reply } => {
-                let operation = ended(&mut under_way, &mut operations, *process, index);
+                let operation = ended(&mut under_way, &mut operations, *process, index)?;
                 (operation.completed, operation.outcome) = (Some(event.time), Outcome::Ok(reply.clone()));
             }
             What::Fail { process, why } => {
-                let operation = ended(&mut under_way, &mut operations, *process, index);
+                let operation = ended(&mut under_way, &mut operations, *process, index)?;
                 (operation.completed, operation.outcome) = (Some(event.time), Outcome::Fail(why.clone()));
             }
             What::Info { process, why } => {
-                ended(&mut under_way, &mut operations, *process, index).outcome = Outcome::Info(why.clone());
-                retired.insert(*process, index);
+                ended(&mut under_way, &mut operations, *process, index)?.outcome = Outcome::Info(why.clone());
+                retired.insert(*process);
             }
             What::Fault { .. } => {}
         }
     }
-    operations
+    Ok(operations)
 }
 
 fn ended<'a, C, R>(
@@ -152,10 +168,24 @@ fn ended<'a, C, R>(
     operations: &'a mut [Operation<C, R>],
     process: Process,
     index: usize,
-) -> &'a mut Operation<C, R> {
-    let place = under_way.remove(&process);
-    let place = place.unwrap_or_else(|| panic!("{process} ends at event {index} what it has not begun"));
-    &mut operations[place]
+) -> Result<&'a mut Operation<C, R>, NoHistory> {
+    match under_way.remove(&process) {
+        Some(place) => Ok(&mut operations[place]),
+        None => Err(NoHistory::NotBegun { process, index }),
+    }
+}
+
+/// Why a list of events is no history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoHistory {
+    #[error("event {index} is earlier than the one before it")]
+    TimeGoesBack { index: usize },
+    #[error("{process} asks at event {index}, but is retired")]
+    Retired { process: Process, index: usize },
+    #[error("{process} asks at event {index}, but has a call under way")]
+    Busy { process: Process, index: usize },
+    #[error("{process} ends at event {index} what it has not begun")]
+    NotBegun { process: Process, index: usize },
 }
 
 /// Writes a history as JSON, one event a line.
@@ -222,6 +252,20 @@ mod tests {
     #[should_panic(expected = "retired")]
     fn a_retired_process_asks_nothing() {
         pair(&[invoke(1, 0, 10), info(2, 0), invoke(3, 0, 11)]);
+    }
+
+    #[test]
+    fn what_breaks_the_rules_is_no_history() {
+        let cases = [
+            (vec![invoke(2, 0, 10), ok(1, 0, 20)], "event 1 is earlier than the one before it"),
+            (vec![invoke(1, 0, 10), invoke(2, 0, 11)], "p0 asks at event 1, but has a call under way"),
+            (vec![invoke(1, 0, 10), info(2, 0), invoke(3, 0, 11)], "p0 asks at event 2, but is retired"),
+            (vec![ok(1, 0, 20)], "p0 ends at event 0 what it has not begun"),
+            (vec![invoke(1, 0, 10), ok(2, 0, 20), info(3, 0)], "p0 ends at event 2 what it has not begun"),
+        ];
+        for (history, why) in cases {
+            assert_eq!(try_pair(&history).expect_err("it is none").to_string(), why);
+        }
     }
 
     #[test]

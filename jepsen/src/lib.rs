@@ -3,7 +3,11 @@
 //! A run ([`run`]) starts a cluster ([`cluster`]) on a [`backend`], has processes ask what a [`workload`] chooses while a
 //! [`nemesis`] puts faults in force, heals, asks for the last time, and has the [`history`] judged by [`checker`]s. The
 //! server is a black box: nothing of it is linked here. Generators, histories and checkers are pure, and shared with the
-//! simulation.
+//! simulation, as is what asks and records ([`asking`]) and what must have happened ([`coverage`]). [`tamper`] shows that
+//! the checkers see, [`selftest`] that planted bugs are found.
+//!
+//! A run leaves its files ([`store`]), among them its history for Jepsen's tools ([`edn`]) and a [`report`]; [`serve`]
+//! shows them, [`mod@check`] judges a history again. A [`matrix`] is many runs, each a line of the [`ledger`].
 //!
 //! Invariants:
 //!
@@ -11,14 +15,26 @@
 //! * No call is repeated: the client library's retries are off, but for the last reads.
 //! * A run that proves too little is `unknown`, never `true`.
 
+pub mod asking;
 pub mod backend;
+pub mod check;
 pub mod checker;
 pub mod cleanup;
 pub mod cluster;
+pub mod command;
+pub mod coverage;
+pub mod edn;
 pub mod generator;
 pub mod history;
+pub mod ledger;
+pub mod matrix;
 pub mod nemesis;
 pub mod outcome;
+pub mod report;
 pub mod run;
+pub mod selftest;
+pub mod serve;
 pub mod store;
+pub mod tamper;
+pub mod wall;
 pub mod workload;

@@ -1,26 +1,23 @@
-//! `jepsen`: runs, judges again, cleans up. Exit codes as Jepsen's: 0 valid, 1 invalid, 2 unknown, 254 bad arguments, 255
-//! the harness failed.
+//! `jepsen`: runs, one or a matrix of them, judges again, tampers with what it has judged, shows what runs have left,
+//! cleans up. Exit codes as Jepsen's: 0 valid, 1 invalid, 2 unknown, 254 bad arguments, 255 the harness failed.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use trefoil_jepsen::backend::Backend;
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use trefoil_jepsen::check::{self, Model};
 use trefoil_jepsen::checker::{Valid, Verdict, worst};
-use trefoil_jepsen::cleanup;
-use trefoil_jepsen::cluster::Cluster;
-use trefoil_jepsen::history::{pair, read_lines};
-use trefoil_jepsen::nemesis::{FaultKind, Nemesis};
-use trefoil_jepsen::run::{self, Plan};
-use trefoil_jepsen::store::{self, Results};
-use trefoil_jepsen::workload::Workload;
-use trefoil_jepsen::workload::append::Lists;
-use trefoil_jepsen::workload::register::Registers;
-use trefoil_jepsen::workload::set::Set;
-use trefoil_world::{clock, random};
+use trefoil_jepsen::command::{SelfTest, Test, TestAll, print_verdict};
+use trefoil_jepsen::generator::Dice;
+use trefoil_jepsen::history::{Event, pair};
+use trefoil_jepsen::serve::Server;
+use trefoil_jepsen::tamper::{Tamper, tampered};
+use trefoil_jepsen::workload::Name;
+use trefoil_jepsen::{cleanup, with_workload};
+use trefoil_world::random;
 
 const BAD_ARGUMENTS: u8 = 254;
 const HARNESS_FAILED: u8 = 255;
@@ -37,68 +34,54 @@ struct Args {
 enum Command {
     /// Run a workload under faults and judge its history
     Test(Test),
+    /// Run workloads under profiles of faults, each with several seeds; append a line for each run to the ledger
+    TestAll(TestAll),
     /// Judge a stored history again
     Check {
-        /// A history.jsonl
+        /// A history.jsonl, or a run's folder
         file: PathBuf,
-        /// The workload it is of
+        /// What it is judged by: a workload, with all its checkers, or one checker alone
         #[arg(long, value_enum)]
         model: Model,
     },
+    /// List runs, and send the files they left to a browser
+    Serve {
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+        /// Where to listen: whoever can reach it can read all that is in the store
+        #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+        address: IpAddr,
+        /// Where the runs' folders are
+        #[arg(long, default_value = "store")]
+        out: PathBuf,
+    },
+    /// Show that its checkers see: a stored history that is valid, changed in one place at a time, must be invalid
+    Tamper {
+        /// A history.jsonl, or a run's folder
+        file: PathBuf,
+        /// The workload it is of
+        #[arg(long, value_enum)]
+        workload: Name,
+        /// How many changes, each of the stored history
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+        changes: u64,
+        /// Of all choices; a fresh one is printed
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Plant bugs one by one: each must be found by its checker, and the same runs without it must be valid
+    Selftest(SelfTest),
     /// Remove what runs that died have left: namespaces and processes
     Cleanup,
 }
 
-#[derive(Debug, clap::Args)]
-struct Test {
-    #[arg(long, value_enum, default_value_t = Model::Register)]
-    workload: Model,
-    /// The server
-    #[arg(long, env = "KVD_BIN")]
-    kvd: PathBuf,
-    #[arg(long, default_value_t = 5)]
-    nodes: usize,
-    #[arg(long, value_enum, default_value_t = Where::Namespaces)]
-    backend: Where,
-    /// Faults, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "kill,pause,partition")]
-    faults: Vec<FaultKind>,
-    /// A quiet run
-    #[arg(long, conflicts_with = "faults")]
-    no_faults: bool,
-    /// Seconds of load
-    #[arg(long, default_value_t = 60)]
-    time_limit: u64,
-    #[arg(long, default_value_t = 10)]
-    concurrency: usize,
-    /// Calls a second, all together
-    #[arg(long, default_value_t = 200.0)]
-    rate: f64,
-    /// Of all choices; a fresh one is printed
-    #[arg(long)]
-    seed: Option<u64>,
-    /// Where the run's folder is made
-    #[arg(long, default_value = "store")]
-    out: PathBuf,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Model {
-    Register,
-    Append,
-    Set,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Where {
-    /// A network namespace for each node (root)
-    Namespaces,
-    /// Processes on the loopback: faults of processes only
-    Loopback,
+fn main() -> ExitCode {
+    // A panic has said what it is.
+    panic::catch_unwind(done).unwrap_or(ExitCode::from(HARNESS_FAILED))
 }
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn done() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -108,16 +91,18 @@ async fn main() -> ExitCode {
         }
     };
     let done = match args.command {
-        Command::Test(test) => match test.workload {
-            Model::Register => run_test::<Registers>(&test).await,
-            Model::Append => run_test::<Lists>(&test).await,
-            Model::Set => run_test::<Set>(&test).await,
-        },
-        Command::Check { file, model } => match model {
-            Model::Register => check::<Registers>(&file),
-            Model::Append => check::<Lists>(&file),
-            Model::Set => check::<Set>(&file),
-        },
+        Command::Test(test) => test.run().await,
+        Command::TestAll(all) => all.run().await,
+        Command::Check { file, model } => check::judge(&file, model).map(|verdicts| {
+            verdicts.iter().for_each(print_verdict);
+            worst(&verdicts)
+        }),
+        Command::Serve { port, address, out } => serve(SocketAddr::new(address, port), &out).await,
+        Command::Tamper { file, workload, changes, seed } => {
+            let seed = seed.unwrap_or_else(random::next_u64);
+            with_workload!(workload, W => tamper::<W>(&file, changes, seed))
+        }
+        Command::Selftest(selftest) => selftest.run().await,
         Command::Cleanup => cleanup::run().map(|()| Valid::True),
     };
     match done {
@@ -133,56 +118,42 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run_test<W: Workload + Default>(test: &Test) -> anyhow::Result<Valid> {
-    let seed = test.seed.unwrap_or_else(random::next_u64);
+async fn serve(address: SocketAddr, store: &Path) -> anyhow::Result<Valid> {
+    let what = || format!("cannot serve {} at {address}", store.display());
+    let server = Server::listen(&address.to_string(), store).await.with_context(what)?;
+    println!("{} is at {}", store.display(), server.url());
+    server.run().await;
+    Ok(Valid::True)
+}
+
+/// Invalid when a change is not seen; unknown when the history itself is not valid, or there is nothing to change.
+fn tamper<W: Tamper>(file: &Path, changes: u64, seed: u64) -> anyhow::Result<Valid> {
     println!("seed {seed}");
-    // The same seed again is another run.
-    let folder = test.out.join(format!("{}-{seed:016x}-{}", W::NAME, clock::wall_ms()));
-    let faults = if test.no_faults { &[][..] } else { &test.faults };
-    let id = format!("{:x}", seed & 0xff_ffff);
-    let backend = match test.backend {
-        Where::Namespaces => Backend::namespaces(&id, test.nodes)?,
-        Where::Loopback => Backend::loopback(test.nodes)?,
-    };
-    let mut cluster = Cluster::start(backend, &test.kvd, &folder, &[]).await?;
-    let mut nemesis = Nemesis::new(faults, seed);
-    let plan = Plan {
-        seed,
-        lasts: Duration::from_secs(test.time_limit),
-        workers: test.concurrency,
-        rate: test.rate,
-        call_timeout: Duration::from_secs(2),
-        fault_lasts: Duration::from_secs(4),
-        fault_pause: Duration::from_secs(2),
-    };
-    let run = run::run::<W>(&mut cluster, &mut nemesis, &plan).await;
-    cluster.stop().await;
-    let results = store::save::<W>(&folder, seed, &run?)?;
-    print(&results, &folder);
-    Ok(results.valid)
+    let history: Vec<Event<W::Call, W::Reply>> = check::history(file)?;
+    let unchanged = W::check(&pair(&history));
+    println!("unchanged: {}", told(&unchanged));
+    if worst(&unchanged) != Valid::True {
+        return Ok(Valid::Unknown);
+    }
+    let mut dice = Dice::new(seed);
+    let mut red = 0;
+    for number in 1..=changes {
+        let Some((changed, change)) = tampered::<W>(&history, dice.roll()) else {
+            println!("there is nothing to change");
+            return Ok(Valid::Unknown);
+        };
+        let verdicts = W::check(&pair(&changed));
+        red += u64::from(worst(&verdicts) == Valid::False);
+        println!("{number:>4}. {change}\n      {}", told(&verdicts));
+    }
+    println!("{}: {red} of {changes} changes are invalid", W::NAME);
+    Ok(if red == changes { Valid::True } else { Valid::False })
 }
 
-fn check<W: Workload>(file: &Path) -> anyhow::Result<Valid> {
-    let history = read_lines::<W::Call, W::Reply>(BufReader::new(File::open(file)?))?;
-    let verdicts = W::check(&pair(&history));
-    verdicts.iter().for_each(print_verdict);
-    Ok(worst(&verdicts))
-}
-
-fn print(results: &Results, folder: &Path) {
-    for (kind, [ok, failed, unknown]) in &results.operations {
-        println!("{kind:>10}: {ok} ok, {failed} failed, {unknown} unknown");
-    }
-    for (fault, times) in &results.faults {
-        println!("{fault:>10}: {times} times in force");
-    }
-    results.verdicts.iter().for_each(print_verdict);
-    println!("valid: {}; {}", results.valid, folder.display());
-}
-
-fn print_verdict(verdict: &Verdict) {
-    println!("{:>10}: {}", verdict.checker, verdict.valid);
-    for line in &verdict.evidence {
-        println!("            {line}");
-    }
+/// Verdicts in one line: the worst, and by whom.
+fn told(verdicts: &[Verdict]) -> String {
+    let valid = worst(verdicts);
+    let by: Vec<&str> =
+        verdicts.iter().filter(|verdict| verdict.valid == valid).map(|verdict| verdict.checker.as_str()).collect();
+    format!("{valid}, by {}", by.join("; "))
 }

@@ -10,6 +10,7 @@
 //!
 //! * A fault is noted before anything is done for it, so that a dropped or failed injection is healed too.
 //! * Healing heals everything, and may be repeated.
+//! * A node that takes a fault otherwise than it must is a finding, whatever the history says.
 //!
 //! Left out: when faults come and go, which is the run's choice.
 
@@ -19,13 +20,15 @@ mod grudge;
 
 use std::collections::BTreeSet;
 
-pub use fault::{Fault, FaultKind, Targets, UnknownFault};
+pub use fault::{Fault, FaultKind, Needs, Targets, UnknownFault, Victim};
 pub use grudge::{Grudge, Shape};
 
 use crate::backend::Cut;
 use crate::cluster::Cluster;
 use crate::generator::Dice;
 use crate::history::FaultPhase;
+
+use force::Found;
 
 /// What a fault is called (the kind asked for), what became of it, and in words whom it hits and what was seen.
 pub type Seen = (String, FaultPhase, String);
@@ -43,17 +46,24 @@ pub struct Nemesis {
     turn: Vec<FaultKind>,
     dice: Dice,
     active: Vec<(FaultKind, Fault)>,
+    findings: Vec<String>,
 }
 
 impl Nemesis {
     /// One that puts faults of these kinds in force. None: it does nothing.
     pub fn new(kinds: &[FaultKind], seed: u64) -> Nemesis {
-        Nemesis { kinds: kinds.to_vec(), turn: Vec::new(), dice: Dice::new(seed ^ STREAM), active: Vec::new() }
+        let dice = Dice::new(seed ^ STREAM);
+        Nemesis { kinds: kinds.to_vec(), turn: Vec::new(), dice, active: Vec::new(), findings: Vec::new() }
     }
 
     /// The names of the kinds of faults asked for: each must have been in force for a run to prove anything.
     pub fn kinds(&self) -> Vec<String> {
         self.kinds.iter().map(FaultKind::to_string).collect()
+    }
+
+    /// What nodes did that they must not do under the faults so far.
+    pub fn findings(&self) -> &[String] {
+        &self.findings
     }
 
     /// The faults that are not healed.
@@ -69,16 +79,26 @@ impl Nemesis {
             Ok(fault) => fault,
             Err(why) => return vec![seen(FaultPhase::Unsupported, why)],
         };
-        if let Some(why) = why_not(&fault, cluster) {
+        if let Some(why) = why_not(kind, cluster) {
             return vec![seen(FaultPhase::Unsupported, why.to_owned())];
         }
-        self.active.push((kind, fault.clone()));
-        if let Err(error) = force::inject(cluster, &fault).await {
+        // A disk that has failed may have ended a node after it was healed.
+        if self.active.is_empty()
+            && let Err(error) = cluster.restart().await
+        {
             return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))];
         }
-        let injected = seen(FaultPhase::Injected, fault.to_string());
+        self.active.push((kind, fault.clone()));
+        let done = match force::inject(cluster, &fault).await {
+            Ok(done) => done,
+            Err(error) => return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))],
+        };
+        let injected = seen(FaultPhase::Injected, format!("{fault}{}{done}", if done.is_empty() { "" } else { ": " }));
         match force::probe(cluster, &fault, self.cuts()).await {
-            Ok(found) => vec![injected, seen(FaultPhase::InForce, format!("{fault}: {found}"))],
+            Ok(Found { seen: found, findings }) => {
+                self.findings.extend(findings.into_iter().map(|finding| format!("{kind}: {finding}")));
+                vec![injected, seen(FaultPhase::InForce, format!("{fault}: {found}"))]
+            }
             Err(error) => vec![injected, seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))],
         }
     }
@@ -135,11 +155,23 @@ impl Nemesis {
     }
 }
 
-/// Why the backend has no such fault.
-fn why_not(fault: &Fault, cluster: &Cluster) -> Option<&'static str> {
-    match fault {
-        Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Pause { .. } => None,
-        Fault::Partition { .. } | Fault::PeerPortCut { .. } => cluster.router().err(),
+/// The flags nodes need for faults of these kinds.
+pub fn flags(kinds: &[FaultKind]) -> Vec<String> {
+    let mut flags: Vec<String> = Vec::new();
+    for (flag, value) in kinds.iter().flat_map(|kind| kind.flags().chunks_exact(2)).map(|pair| (pair[0], pair[1])) {
+        if !flags.iter().any(|known| known == flag) {
+            flags.extend([flag.to_owned(), value.to_owned()]);
+        }
+    }
+    flags
+}
+
+/// Why the cluster can have no such fault.
+fn why_not(kind: FaultKind, cluster: &Cluster) -> Option<&'static str> {
+    match kind.needs() {
+        Needs::Processes => None,
+        Needs::Router => cluster.router().err(),
+        Needs::Shim => cluster.shim().err(),
     }
 }
 

@@ -8,22 +8,31 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::checker::{Valid, Verdict};
-use crate::history::{FaultPhase, Outcome, What, pair, write_lines};
-use crate::run::{Run, verdict};
-use crate::workload::Workload;
+use crate::checker::{Valid, Verdict, worst};
+use crate::coverage::{self, Expected};
+use crate::history::{pair, write_lines};
+use crate::run::Run;
+use crate::wall::Wall;
+use crate::workload::{Name, Workload};
 
 /// The sum of a run, as `results.json` has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Results {
-    pub workload: String,
+    pub workload: Name,
     pub seed: u64,
+    /// When it began, UTC.
+    pub date: String,
+    /// From the beginning to the last event.
+    pub seconds: f64,
     pub valid: Valid,
     pub verdicts: Vec<Verdict>,
     /// Per kind of call: how many ended ok, as failed, as unknown.
     pub operations: BTreeMap<String, [u64; 3]>,
     /// How often each fault was in force.
     pub faults: BTreeMap<String, u64>,
+    /// As nodes were seen to say.
+    pub leader_changes: u64,
+    pub snapshots: u64,
     pub history_sha256: String,
 }
 
@@ -31,40 +40,33 @@ pub struct Results {
 ///
 /// # Errors
 /// A file could not be written.
-pub fn save<W: Workload>(folder: &Path, seed: u64, run: &Run<W::Call, W::Reply>) -> io::Result<Results> {
+pub fn save<W: Workload>(
+    folder: &Path,
+    (seed, began): (u64, Wall),
+    run: &Run<W::Call, W::Reply>,
+) -> io::Result<Results> {
     fs::create_dir_all(folder)?;
     let path = folder.join("history.jsonl");
     write_lines(&run.history, &mut BufWriter::new(File::create(&path)?))?;
-    let results = sum::<W>(seed, run, sha256(&path)?);
+    let results = sum::<W>((seed, began), run, sha256(&path)?);
     let json = serde_json::to_vec_pretty(&results)?;
     fs::write(folder.join("results.json"), json)?;
     Ok(results)
 }
 
-fn sum<W: Workload>(seed: u64, run: &Run<W::Call, W::Reply>, history_sha256: String) -> Results {
-    let mut operations: BTreeMap<String, [u64; 3]> = BTreeMap::new();
-    for operation in pair(&run.history) {
-        let counts = operations.entry(W::kind(&operation.call).to_owned()).or_default();
-        let place = match operation.outcome {
-            Outcome::Ok(_) => 0,
-            Outcome::Fail(_) => 1,
-            Outcome::Info(_) => 2,
-        };
-        counts[place] += 1;
-    }
-    let mut faults: BTreeMap<String, u64> = BTreeMap::new();
-    for event in &run.history {
-        if let What::Fault { name, phase: FaultPhase::InForce, .. } = &event.what {
-            *faults.entry(name.clone()).or_default() += 1;
-        }
-    }
+fn sum<W: Workload>((seed, began): (u64, Wall), run: &Run<W::Call, W::Reply>, history_sha256: String) -> Results {
+    let lasted_ms = run.history.last().map_or(0, |event| event.time.0 / 1_000_000);
     Results {
-        workload: W::NAME.to_owned(),
+        workload: W::NAME,
         seed,
-        valid: verdict(run),
+        date: began.to_string(),
+        seconds: lasted_ms as f64 / 1000.0,
+        valid: worst(&run.verdicts),
         verdicts: run.verdicts.clone(),
-        operations,
-        faults,
+        operations: coverage::counted::<W>(&pair(&run.history)),
+        faults: coverage::in_force(&run.history),
+        leader_changes: run.observed.times(Expected::LeaderChange),
+        snapshots: run.observed.times(Expected::Snapshot),
         history_sha256,
     }
 }

@@ -1,17 +1,25 @@
 //! Workloads: what is asked, how it is carried out, and by which checkers it is judged.
+//!
+//! [`Workload`] is what one has to say of itself. [`Name`] is the closed list of those there are, and
+//! [`with_workload!`](crate::with_workload) goes from a name to the type that implements it.
 
 pub mod append;
 pub mod bank;
+pub mod cas_register;
+pub mod counter;
 mod guarded;
+#[cfg(test)]
+pub(crate) mod model;
 pub mod register;
 pub mod set;
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::future::Future;
 use std::time::Duration;
 
-use serde::Serialize;
+use clap::ValueEnum;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use trefoil_client::{Client, Error};
 
 use crate::checker::Verdict;
@@ -19,13 +27,85 @@ use crate::generator::Dice;
 use crate::history::Operation;
 use crate::outcome::Access;
 
+/// The workloads there are, as the command line and files have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Name {
+    /// Reads, writes and compare-and-swaps of registers, judged by their revisions too
+    Register,
+    /// The same with few values, which come again: judged by values and versions alone
+    CasRegister,
+    /// Transactions that read lists and append to them
+    Append,
+    /// Elements added to one set
+    Set,
+    /// A counter incremented by compare-and-swap
+    Counter,
+    /// Transfers between accounts, of which all are read together
+    Bank,
+}
+
+impl Name {
+    pub const ALL: [Name; 6] = [Name::Register, Name::CasRegister, Name::Append, Name::Set, Name::Counter, Name::Bank];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Name::Register => "register",
+            Name::CasRegister => "cas-register",
+            Name::Append => "append",
+            Name::Set => "set",
+            Name::Counter => "counter",
+            Name::Bank => "bank",
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// An expression for the workload of a [`Name`], in which a type stands for it:
+/// `with_workload!(name, W => check::<W>(file))`.
+#[macro_export]
+macro_rules! with_workload {
+    ($name:expr, $workload:ident => $body:expr) => {
+        match $name {
+            $crate::workload::Name::Register => {
+                type $workload = $crate::workload::register::Registers;
+                $body
+            }
+            $crate::workload::Name::CasRegister => {
+                type $workload = $crate::workload::cas_register::CasRegisters;
+                $body
+            }
+            $crate::workload::Name::Append => {
+                type $workload = $crate::workload::append::Lists;
+                $body
+            }
+            $crate::workload::Name::Set => {
+                type $workload = $crate::workload::set::Set;
+                $body
+            }
+            $crate::workload::Name::Counter => {
+                type $workload = $crate::workload::counter::Counter;
+                $body
+            }
+            $crate::workload::Name::Bank => {
+                type $workload = $crate::workload::bank::Transfers;
+                $body
+            }
+        }
+    };
+}
+
 /// A kind of load and its model. Choosing is pure; only [`Workload::carry_out`] acts.
 pub trait Workload: Send + 'static {
     type Call: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
     type Reply: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
-    /// As the command line and files have it.
-    const NAME: &'static str;
+    const NAME: Name;
 
     /// The kinds of calls, each of which must succeed at least once for a run to prove anything.
     const KINDS: &'static [&'static str];
@@ -52,4 +132,37 @@ pub trait Workload: Send + 'static {
     ) -> impl Future<Output = Result<Option<Self::Reply>, Error>> + Send;
 
     fn check(operations: &[Operation<Self::Call, Self::Reply>]) -> Vec<Verdict>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_name_leads_to_its_workload() {
+        for name in Name::ALL {
+            assert_eq!(crate::with_workload!(name, W => W::NAME), name);
+            assert_eq!(Name::from_str(name.as_str(), false), Ok(name), "the command line has it");
+            assert_eq!(serde_json::to_string(&name).expect("a word"), format!("\"{name}\""), "files have it");
+        }
+        assert_eq!(Name::value_variants(), Name::ALL);
+    }
+
+    #[test]
+    fn what_is_chosen_has_a_kind_and_comes_from_the_seed() {
+        for name in Name::ALL {
+            crate::with_workload!(name, W => {
+                let chosen = |seed| {
+                    let (mut workload, mut dice) = (W::default(), Dice::new(seed));
+                    (0..200).map(|_| workload.next(&mut dice)).collect::<Vec<_>>()
+                };
+                assert!(chosen(7) == chosen(7) && chosen(7) != chosen(8), "{name}");
+                let kinds: BTreeSet<&str> = chosen(7).iter().map(W::kind).collect();
+                assert!(kinds.iter().all(|kind| W::KINDS.contains(kind)), "{name}: {kinds:?}");
+                assert!(!W::default().last_calls().is_empty(), "{name}");
+            });
+        }
+    }
 }

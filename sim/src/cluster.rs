@@ -16,10 +16,11 @@ use trefoil_server::node::{Node, Ports};
 use trefoil_server::writer::Fatal;
 
 use crate::disk::Disk;
-use crate::faults::Down;
+use crate::faults::{Directory, Down, Kind};
 use crate::machine::{Machine, TRUE_RATE_PPM};
 use crate::network::{HostId, Network, Weather};
 use crate::parameters::{Parameters, Part, dice};
+use crate::system;
 use crate::trace::Trace;
 
 const CLIENT_PORT: u16 = 2379;
@@ -45,6 +46,11 @@ struct SimulatedNode {
     config: Config,
     machine: Machine,
     disk: Disk,
+    /// As the disk was at the end of the node's first life, when a run wants it.
+    old_copy: Option<Disk>,
+    keeps_old_copy: bool,
+    /// Its directory was replaced by one that the others know to be another.
+    outcast: bool,
     /// Kept while the process runs.
     node: Option<Node>,
     unpowered: bool,
@@ -128,6 +134,7 @@ impl Cluster {
         assert!(this.node.is_none(), "n{} is running", node + 1);
         self.network.give_power(HostId(node));
         this.unpowered = false;
+        this.old_copy = this.old_copy.take().or_else(|| this.disk_left_by_first_life());
         this.starts += 1;
         self.trace.line(self.now_ms, format_args!("n{} start {}", node + 1, this.starts));
         this.machine.boot(self.now_ms);
@@ -156,6 +163,32 @@ impl Cluster {
         this.unpowered = true;
     }
 
+    /// Whether a node's directory can be replaced. Of one node it can, so that the others have a majority.
+    pub fn may_replace(&self, node: usize, by: Directory) -> bool {
+        let there = match by {
+            Directory::Empty => true,
+            Directory::OldCopy => self.nodes[node].old_copy.is_some(),
+        };
+        there && self.outcasts().is_empty()
+    }
+
+    /// Ends a node's process and puts another directory in the place of its own, for good.
+    pub fn replace_directory(&mut self, node: usize, by: Directory) {
+        self.trace.line(self.now_ms, format_args!("n{} has another directory: {by:?}", node + 1));
+        let this = &mut self.nodes[node];
+        this.end();
+        this.disk = match by {
+            Directory::Empty => this.disk.emptied(),
+            Directory::OldCopy => this.old_copy.take().expect("whoever replaces has asked whether there is one"),
+        };
+        this.outcast = true;
+    }
+
+    /// The nodes whose directories were replaced: they must stay out.
+    pub fn outcasts(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].outcast).collect()
+    }
+
     /// Stops a node's process where it stands, or lets it go on.
     pub fn stand_still(&mut self, node: usize, still: bool) {
         self.nodes[node].machine.stand_still(still);
@@ -169,6 +202,7 @@ impl Cluster {
     /// Lets a millisecond pass.
     pub fn step(&mut self) {
         self.now_ms += 1;
+        system::show_ms(self.now_ms);
         self.network.advance(self.now_ms);
         self.nodes.iter_mut().for_each(|node| node.machine.tick());
         self.clients.tick();
@@ -202,10 +236,17 @@ impl SimulatedNode {
             config: config(place, parameters),
             machine: Machine::new(HostId(place), network.clone(), rate_ppm, wall_offset_ms, dice),
             disk: Disk::new(of_machine.sync, forgetful),
+            old_copy: None,
+            keeps_old_copy: parameters.faults.kinds.contains(&Kind::OldCopy),
+            outcast: false,
             node: None,
             unpowered: false,
             starts: 0,
         }
+    }
+
+    fn disk_left_by_first_life(&self) -> Option<Disk> {
+        (self.keeps_old_copy && self.starts == 1).then(|| self.disk.copy())
     }
 
     /// Ends the process where it stands. What the node itself holds is dropped first, in its runtime, in which no task

@@ -13,6 +13,7 @@ use std::time::Duration;
 use trefoil_jepsen::generator::Dice;
 use trefoil_server::disk::{OpenDisk, begin};
 use trefoil_server::writer::{MarkKept, MarkSlots, stored_position};
+use trefoil_store::engine::Engine;
 use trefoil_store::engine::memory::MemoryEngine;
 use trefoil_store::mark::{FILE_BYTES, Mark};
 
@@ -33,6 +34,18 @@ impl Disk {
         let mark = Mark::fresh_file(0);
         let old_engine = forgetful.then(|| engine.crash(0));
         Disk { engine, mark: Arc::new(Mutex::new(mark)), old_mark: mark, old_engine }
+    }
+
+    /// Another one that holds what this one holds now.
+    pub fn copy(&self) -> Disk {
+        let mark = self.mark_file();
+        let engine = self.engine.crash(self.engine.unsynced_batches());
+        Disk { engine, mark: Arc::new(Mutex::new(mark)), old_mark: mark, old_engine: None }
+    }
+
+    /// An empty one that is as fast.
+    pub fn emptied(&self) -> Disk {
+        Disk::new(self.engine.sync_delay().unwrap_or_default(), false)
     }
 
     /// What the node's process sees.
@@ -101,7 +114,7 @@ impl Disk {
 
 #[cfg(test)]
 mod tests {
-    use trefoil_store::engine::{Batch, Durability, Engine, Family, Read};
+    use trefoil_store::engine::{Batch, Durability, Family, Read};
 
     use super::*;
 
@@ -128,6 +141,16 @@ mod tests {
         }
         assert!(seen.contains(&vec![true, true]) && seen.contains(&vec![true, false]));
         assert!(seen.iter().all(|found| found[0]), "what was synced is there");
+    }
+
+    #[test]
+    fn a_copy_stays_as_it_was() {
+        let disk = Disk::new(Duration::from_millis(1), false);
+        write(&disk, b"unsynced", Durability::NoSync);
+        let copy = disk.copy();
+        write(&disk, b"synced", Durability::Sync);
+        assert_eq!(found(&copy), [false, true]);
+        assert_eq!((found(&disk), found(&disk.emptied())), (vec![true; 2], vec![false; 2]));
     }
 
     #[test]

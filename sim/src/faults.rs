@@ -11,6 +11,11 @@ use trefoil_jepsen::generator::Dice;
 use crate::network::{HostId, Trouble, Way};
 use crate::parameters::FaultParameters;
 
+/// How far apart a node's starts are before an old copy of it is put back: all others have met it in between.
+const STARTS_APART_MS: u64 = 4_000;
+/// How long after its end a node is started again then.
+const RESTARTED_IN_MS: u64 = 300;
+
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -38,10 +43,14 @@ pub enum Kind {
     Slow,
     /// A node's wall clock jumps, for good.
     ClockJump,
+    /// A node comes back with an empty directory, once in a run.
+    Wipe,
+    /// A node comes back with a copy of its directory from before its last two starts, once in a run.
+    OldCopy,
 }
 
 impl Kind {
-    /// All of them.
+    /// All that seeds choose from; the others leave a cluster with a node less for good.
     pub const ALL: [Kind; 12] = [
         Kind::Kill,
         Kind::PowerLoss,
@@ -72,6 +81,8 @@ impl Kind {
             Kind::CutClients => "cut-clients",
             Kind::Slow => "slow",
             Kind::ClockJump => "clock-jump",
+            Kind::Wipe => "wipe",
+            Kind::OldCopy => "old-copy",
         }
     }
 }
@@ -89,7 +100,8 @@ pub enum Down {
     Unpowered,
 }
 
-/// What a fault does while it is in force.
+/// What a fault does while it is in force. Replaced is a directory whose node is down, and finds another one when it is
+/// started again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     Down { nodes: Vec<usize>, how: Down },
@@ -97,6 +109,15 @@ pub enum Effect {
     Cut { ways: Vec<Way> },
     Slow { ways: Vec<Way>, by_ms: u64 },
     Jump { node: usize, by_ms: i64 },
+    Replace { node: usize, by: Directory },
+}
+
+/// A directory that is put in the place of a node's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Directory {
+    Empty,
+    /// As the node left it at the end of its first life.
+    OldCopy,
 }
 
 /// A fault with its time.
@@ -113,14 +134,51 @@ pub struct Planned {
 pub fn schedule(parameters: &FaultParameters, nodes: usize, end_ms: u64, mut dice: Dice) -> Vec<Planned> {
     let mut planned = Vec::new();
     let mut from_ms = parameters.from_ms + dice.below(parameters.pause_ms);
-    while from_ms < end_ms {
-        let kind = *dice.pick(&parameters.kinds);
+    let (once, kinds): (Vec<Kind>, Vec<Kind>) =
+        parameters.kinds.iter().copied().partition(|kind| replaces(*kind).is_some());
+    for by in once.into_iter().filter_map(replaces) {
+        planned.extend(replacement(by, from_ms, dice.below(nodes as u64) as usize));
+    }
+    while from_ms < end_ms && !kinds.is_empty() {
+        let kind = *dice.pick(&kinds);
         let effect = effect(kind, nodes, &mut dice);
         let to_ms = (from_ms + 50 + dice.below(parameters.lasts_ms)).min(end_ms);
         planned.push(Planned { kind, effect, from_ms, to_ms });
         from_ms += 100 + dice.below(parameters.pause_ms);
     }
+    planned.sort_by_key(|planned| planned.from_ms);
     planned
+}
+
+/// What takes the place of a node's directory in faults of this kind.
+fn replaces(kind: Kind) -> Option<Directory> {
+    match kind {
+        Kind::Wipe => Some(Directory::Empty),
+        Kind::OldCopy => Some(Directory::OldCopy),
+        Kind::Kill
+        | Kind::PowerLoss
+        | Kind::WholePowerLoss
+        | Kind::Pause
+        | Kind::CutOneWay
+        | Kind::CutPair
+        | Kind::Isolate
+        | Kind::Deaf
+        | Kind::Halves
+        | Kind::CutClients
+        | Kind::Slow
+        | Kind::ClockJump => None,
+    }
+}
+
+/// A node's directory is replaced. An old copy has to be old first: the node is started twice before.
+fn replacement(by: Directory, from_ms: u64, node: usize) -> Vec<Planned> {
+    let at = |place: u64| from_ms + place * STARTS_APART_MS;
+    let down = |kind, effect, at_ms| Planned { kind, effect, from_ms: at_ms, to_ms: at_ms + RESTARTED_IN_MS };
+    let kill = |place| down(Kind::Kill, Effect::Down { nodes: vec![node], how: Down::Killed }, at(place));
+    match by {
+        Directory::Empty => vec![down(Kind::Wipe, Effect::Replace { node, by }, at(0))],
+        Directory::OldCopy => vec![kill(0), kill(1), down(Kind::OldCopy, Effect::Replace { node, by }, at(2))],
+    }
 }
 
 fn effect(kind: Kind, nodes: usize, dice: &mut Dice) -> Effect {
@@ -147,6 +205,8 @@ fn effect(kind: Kind, nodes: usize, dice: &mut Dice) -> Effect {
             Effect::Slow { ways, by_ms: 20 + dice.below(400) }
         }
         Kind::ClockJump => Effect::Jump { node, by_ms: dice.below(120_001) as i64 - 60_000 },
+        Kind::Wipe => Effect::Replace { node, by: Directory::Empty },
+        Kind::OldCopy => Effect::Replace { node, by: Directory::OldCopy },
     }
 }
 
@@ -187,6 +247,10 @@ impl Wanted {
                         *worst = (*worst).max(*how);
                     }
                 }
+                // The directory is replaced once, when the fault begins.
+                Effect::Replace { node, by: _ } => {
+                    wanted.down.entry(*node).or_insert(Down::Killed);
+                }
                 Effect::Still { node } => {
                     wanted.still.insert(*node);
                 }
@@ -221,7 +285,7 @@ mod tests {
             assert!(1000 <= planned.from_ms && planned.from_ms < planned.to_ms && planned.to_ms <= 60_000);
             let hosts: Vec<usize> = match planned.effect {
                 Effect::Down { nodes, .. } => nodes,
-                Effect::Still { node } | Effect::Jump { node, .. } => vec![node],
+                Effect::Still { node } | Effect::Jump { node, .. } | Effect::Replace { node, .. } => vec![node],
                 Effect::Cut { ways } | Effect::Slow { ways, .. } => {
                     assert!(
                         !ways.is_empty()
@@ -239,6 +303,19 @@ mod tests {
         let kinds: BTreeSet<Kind> = all(&Kind::ALL).iter().map(|planned| planned.kind).collect();
         assert_eq!(kinds, BTreeSet::from(Kind::ALL));
         assert!(all(&[Kind::Deaf]).iter().all(|planned| planned.kind == Kind::Deaf));
+    }
+
+    #[test]
+    fn a_directory_is_replaced_once_and_by_a_copy_that_is_old() {
+        for (kind, kills) in [(Kind::Wipe, 0), (Kind::OldCopy, 2)] {
+            let parameters = FaultParameters { kinds: vec![kind], from_ms: 1000, lasts_ms: 3000, pause_ms: 1000 };
+            let planned = schedule(&parameters, NODES, 60_000, Dice::new(1));
+            let (last, before) = planned.split_last().expect("one at least");
+            let Effect::Replace { node, .. } = last.effect else { panic!("{last:?}") };
+            let killed = Effect::Down { nodes: vec![node], how: Down::Killed };
+            assert_eq!((last.kind, before.len()), (kind, kills));
+            assert!(before.iter().all(|planned| planned.effect == killed && planned.to_ms < last.from_ms));
+        }
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! * A term has one leader.
 //! * What one replica has applied at an index, every replica of its partition applies there, for ever.
 //! * Within a life of a node no replica's applied index goes back, and it never passes the end of its log.
+//! * Within a life of a node no replica's vote goes back to an earlier term.
+//! * Within a life of a node it takes no other directory for a peer's, and no earlier start of it for its newest.
 //! * Replicas at the same applied index are in the same state: revision, content sum, log time, and the rest of what
 //!   the head says.
 //!
-//! A disk is looked at when its writer has written since the last look.
+//! A disk is looked at when something was written since the last look.
 //!
 //! Left out: what no disk shows, which is for the histories' checkers.
 
@@ -15,12 +17,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use trefoil_causality::ReplicaId;
-use trefoil_placement::PartitionId;
+use trefoil_placement::{NodeId, PartitionId};
+use trefoil_server::cluster::identity::{StorageId, decode_met};
 use trefoil_server::raft::types::{decode_applied, decode_log_id, decode_vote, term_of};
 use trefoil_server::replica_record::ReplicaRecord;
 use trefoil_server::writer::stored_position;
 use trefoil_store::engine::memory::MemoryEngine;
-use trefoil_store::engine::{Family, Order, Read, Visit};
+use trefoil_store::engine::{Family, Order, Read, Span, Visit};
 use trefoil_store::key::{self, StoreNumber};
 use trefoil_store::mvcc::Head;
 
@@ -42,8 +45,12 @@ pub struct Invariants {
 #[derive(Default)]
 struct Life {
     starts: u64,
-    position: u64,
+    /// The writer's position, and how many batches were not synced: with each write one of them rises.
+    written: (u64, usize),
     applied: BTreeMap<ReplicaId, (StoreNumber, u64)>,
+    terms: BTreeMap<ReplicaId, u64>,
+    /// Per peer: its directory, and the start of it that was met last.
+    met: BTreeMap<NodeId, (StorageId, u64)>,
 }
 
 /// What a look at a replica shows.
@@ -65,15 +72,17 @@ impl Invariants {
     /// What does not hold.
     pub fn look(&mut self, node: usize, starts: u64, disk: &Disk) -> Result<Option<String>, String> {
         let position = stored_position(disk.engine()).map_err(|error| error.to_string())?;
+        let written = (position, disk.engine().unsynced_batches());
         let life = self.nodes.entry(node).or_default();
         if life.starts != starts {
             *life = Life { starts, ..Life::default() };
         }
-        if life.position == position {
+        let before = std::mem::replace(&mut life.written, written);
+        if before.0 == written.0 && before.1 >= written.1 {
             return Ok(None);
         }
-        life.position = position;
         check_mark(disk)?;
+        life.check_met(disk.engine()).map_err(|why| format!("n{}: {why}", node + 1))?;
         let mut line = format!("n{} wrote {position}:", node + 1);
         for seen in replicas(disk.engine())? {
             let Seen { replica, partition, term, applied, .. } = &seen;
@@ -90,8 +99,12 @@ impl Invariants {
                 return Err(format!("{} has two leaders in term {}: {known} and {leader}", seen.partition, seen.term));
             }
         }
-        let Some(applied) = seen.applied else { return Ok(()) };
         let life = self.nodes.entry(node).or_default();
+        let before = life.terms.insert(seen.replica, seen.term).unwrap_or(0);
+        if before > seen.term {
+            return Err(format!("the vote of {} went back from term {before} to {}", seen.replica, seen.term));
+        }
+        let Some(applied) = seen.applied else { return Ok(()) };
         let before = life.applied.insert(seen.replica, (seen.store, applied));
         match before {
             Some((_, before)) if before > applied => {
@@ -141,6 +154,25 @@ impl Invariants {
     }
 }
 
+impl Life {
+    fn check_met(&mut self, engine: &MemoryEngine) -> Result<(), String> {
+        for (peer, row) in rows(engine, &key::node::peers())? {
+            let peer = key::node::decode_peer(&peer).ok_or("a peer's key is malformed")?;
+            let met = decode_met(row).map_err(|malformed| malformed.to_string())?;
+            match self.met.insert(peer, met) {
+                Some((storage, _)) if storage != met.0 => {
+                    return Err(format!("{peer} was known by storage id {storage}, and is now by {}", met.0));
+                }
+                Some((_, start)) if start > met.1 => {
+                    return Err(format!("start {start} of {peer} was met before, and now start {}", met.1));
+                }
+                Some(_) | None => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 fn check_mark(disk: &Disk) -> Result<(), String> {
     let (mark, durable) = (disk.mark_position()?, disk.durable_position()?);
     match mark <= durable {
@@ -151,18 +183,22 @@ fn check_mark(disk: &Disk) -> Result<(), String> {
 
 /// The replicas of a node.
 fn replicas(engine: &MemoryEngine) -> Result<Vec<Seen>, String> {
+    let records = rows(engine, &key::node::replicas())?.into_iter().map(|(replica, record)| {
+        let record = ReplicaRecord::decode(record).map_err(|malformed| malformed.to_string())?;
+        let replica = key::node::decode_replica(&replica).ok_or("a replica's key is malformed")?;
+        see(engine, replica, record)
+    });
+    records.collect()
+}
+
+/// A node's own rows of one kind.
+fn rows(engine: &MemoryEngine, span: &Span) -> Result<Vec<(Vec<u8>, Bytes)>, String> {
     let mut rows = Vec::new();
-    let scanned = engine.scan(Family::Node, &key::node::replicas(), Order::Ascending, &mut |row, value| {
-        rows.push((key::node::decode_replica(row), Bytes::copy_from_slice(value)));
+    let scanned = engine.scan(Family::Node, span, Order::Ascending, &mut |row, value| {
+        rows.push((row.to_vec(), Bytes::copy_from_slice(value)));
         Visit::Next
     });
-    scanned.map_err(|error| error.to_string())?;
-    rows.into_iter()
-        .map(|(replica, record)| {
-            let record = ReplicaRecord::decode(record).map_err(|malformed| malformed.to_string())?;
-            see(engine, replica.ok_or("a replica's key is malformed")?, record)
-        })
-        .collect()
+    scanned.map(|()| rows).map_err(|error| error.to_string())
 }
 
 fn see(engine: &MemoryEngine, replica: ReplicaId, record: ReplicaRecord) -> Result<Seen, String> {

@@ -5,8 +5,9 @@
 //! bound. Server and client library are the ones that are shipped; the world they run in is not.
 //!
 //! The modules, in the order to read them: [`parameters`] makes a run of a seed; [`network`], [`disk`] and [`machine`]
-//! are the world; [`cluster`] has nodes in it; [`faults`] plans and [`nemesis`] acts; [`clients`] ask and [`liveness`]
-//! asks last; [`invariants`] and the chaos harness's checkers judge; [`trace`] tells two runs apart.
+//! are the world, and [`system`] is what libraries see that do not ask it; [`cluster`] has nodes in it; [`faults`] plans
+//! and [`nemesis`] acts; [`clients`] ask and [`liveness`] asks last; [`invariants`], the chaos harness's checkers and
+//! [`session`] judge; [`trace`] tells two runs apart. [`profiles`] are runs in which a planted bug comes to light.
 //!
 //! Invariants:
 //!
@@ -25,25 +26,32 @@ pub mod machine;
 pub mod nemesis;
 pub mod network;
 pub mod parameters;
+pub mod profiles;
+pub mod session;
+pub mod system;
 pub mod trace;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::future;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use trefoil_jepsen::checker::{Valid, Verdict, worst};
-use trefoil_jepsen::history::{Operation, Outcome, What, pair};
-use trefoil_jepsen::workload::Workload;
-use trefoil_jepsen::workload::register::Registers;
-use trefoil_world::{clock, task};
+use trefoil_jepsen::coverage;
+use trefoil_jepsen::history::{What, pair};
+use trefoil_jepsen::with_workload;
+use trefoil_jepsen::workload::{Name, Workload};
+use trefoil_world::task;
 
 use crate::clients::{Asking, Book, Load};
 use crate::cluster::Cluster;
 use crate::invariants::Invariants;
 use crate::nemesis::{Nemesis, Noted};
 use crate::parameters::{Parameters, Part, dice};
+use crate::session::Watched;
+use crate::system::TakenOver;
 use crate::trace::Trace;
 
 /// How much longer than its bound the liveness phase may take to end: calls that were begun have their own deadline.
@@ -60,6 +68,7 @@ pub enum Planted {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub seed: u64,
+    pub workload: Name,
     pub valid: Valid,
     pub verdicts: Vec<Verdict>,
     pub simulated_ms: u64,
@@ -72,9 +81,9 @@ pub struct Report {
     pub trace_sha256: String,
 }
 
-/// Runs a seed. Call it once in a process.
-pub fn run(seed: u64, planted: Option<Planted>, trace: Trace) -> Report {
-    Run::<Registers>::new(Parameters::of(seed), planted, trace).play()
+/// Runs what a seed stands for, while clocks and randomness are taken over. Call it once in a process.
+pub fn run(parameters: Parameters, planted: Option<Planted>, trace: Trace, _system: &TakenOver) -> Report {
+    with_workload!(parameters.workload, W => Run::<W>::new(parameters, planted, trace).play())
 }
 
 /// A run of one workload.
@@ -84,6 +93,7 @@ struct Run<W: Workload> {
     nemesis: Nemesis,
     invariants: Invariants,
     book: Book<W::Call, W::Reply>,
+    session: Option<Watched>,
     trace: Trace,
     /// Invariants that do not hold: with the first one the run is over.
     violations: Vec<String>,
@@ -98,7 +108,8 @@ impl<W: Workload + Default> Run<W> {
             cluster: Cluster::new(&parameters, planted == Some(Planted::ForgetfulDisks), trace.clone()),
             nemesis: Nemesis::new(planned),
             invariants: Invariants::default(),
-            book: Book::new(trace.clone()),
+            book: book(trace.clone()),
+            session: None,
             trace,
             violations: Vec::new(),
             parameters,
@@ -121,13 +132,15 @@ impl<W: Workload + Default> Run<W> {
     /// Starts all nodes and the load.
     fn begin(&mut self) -> (Load<W>, Asking<W>) {
         (0..self.cluster.size()).for_each(|node| self.cluster.start(node));
-        let Run { parameters, cluster, book, .. } = self;
+        let Run { parameters, cluster, book, session, .. } = self;
         let endpoints = cluster.endpoints();
-        let choices = dice(parameters.seed, Part::Load);
+        *session = parameters.session.as_ref().map(|how| {
+            cluster.clients.run(async { Watched::start(how, &endpoints, dice(parameters.seed, Part::Session)) })
+        });
+        let mut choices = dice(parameters.seed, Part::Load);
         let begun = async {
-            let load = Load::<W>::start(&parameters.load, &endpoints, book, choices);
-            let asking = Asking { book: book.clone(), choices: load.choices.clone(), began: clock::now() };
-            (load, asking)
+            let asking = Asking::new(W::default(), choices.split(), book.clone());
+            (Load::start(&parameters.load, &endpoints, asking.clone(), choices), asking)
         };
         cluster.clients.run(begun)
     }
@@ -144,7 +157,7 @@ impl<W: Workload + Default> Run<W> {
         self.cluster.step();
         for node in 0..self.cluster.size() {
             // A loss of power takes un-synced applies: its disk is looked at again in the node's next life.
-            if !self.cluster.runs(node) {
+            if !self.cluster.runs(node) || self.parameters.blind {
                 continue;
             }
             let (disk, starts) = self.cluster.disk(node);
@@ -166,8 +179,9 @@ impl<W: Workload + Default> Run<W> {
     /// The liveness phase. Nothing is known about it when the run was over before.
     fn converge(&mut self, load: Load<W>, asking: Asking<W>) -> Verdict {
         const CHECKER: &str = "liveness";
-        let endpoints = self.cluster.endpoints();
-        let start = future::lazy(|_| task::spawn(liveness::converge(load, asking, endpoints)));
+        self.session.iter().for_each(Watched::stop);
+        let (endpoints, outcasts) = (self.cluster.endpoints(), self.cluster.outcasts());
+        let start = future::lazy(|_| task::spawn(liveness::converge(load, asking, endpoints, outcasts)));
         let converging: JoinHandle<Result<(), String>> = self.cluster.clients.run(start);
         let until_ms = self.cluster.now_ms() + (liveness::CONVERGED_IN + ENDED_IN).as_millis() as u64;
         while !converging.is_finished() && !self.is_broken() && self.cluster.now_ms() < until_ms {
@@ -189,23 +203,26 @@ impl<W: Workload + Default> Run<W> {
     fn judge(self, converged: Verdict) -> Report {
         let history = self.book.events();
         let operations = pair(&history);
+        let counts = coverage::counted::<W>(&operations);
         let mut verdicts = vec![
-            holds("invariants", &self.violations),
-            holds("nodes", self.cluster.broken()),
+            coverage::nothing_found("invariants", &self.violations),
+            coverage::nothing_found("nodes", self.cluster.broken()),
             converged,
-            coverage::<W>(&operations),
+            coverage::verdict(coverage::unsuccessful(&counts)),
         ];
         verdicts.extend(W::check(&operations));
+        verdicts.extend(self.session.as_ref().map(Watched::verdict));
         for verdict in &verdicts {
             self.trace.line(self.cluster.now_ms(), format_args!("{}: {}", verdict.checker, verdict.valid));
         }
         let in_force = self.nemesis.in_force().iter().map(|(kind, times)| (kind.name().to_owned(), *times));
         Report {
             seed: self.parameters.seed,
+            workload: W::NAME,
             valid: worst(&verdicts),
             verdicts,
             simulated_ms: self.cluster.now_ms(),
-            operations: counted::<W>(&operations),
+            operations: counts,
             faults: in_force.collect(),
             connections: self.cluster.network.carried().connections,
             trace_lines: self.trace.count(),
@@ -214,32 +231,11 @@ impl<W: Workload + Default> Run<W> {
     }
 }
 
-fn holds(checker: &str, violations: &[String]) -> Verdict {
-    match violations.is_empty() {
-        true => Verdict::valid(checker),
-        false => Verdict::invalid(checker, violations.to_vec()),
-    }
-}
-
-fn counted<W: Workload>(operations: &[Operation<W::Call, W::Reply>]) -> BTreeMap<String, [u64; 3]> {
-    let mut counts: BTreeMap<String, [u64; 3]> = W::KINDS.iter().map(|kind| ((*kind).to_owned(), [0; 3])).collect();
-    for operation in operations {
-        let place = match operation.outcome {
-            Outcome::Ok(_) => 0,
-            Outcome::Fail(_) => 1,
-            Outcome::Info(_) => 2,
-        };
-        counts.entry(W::kind(&operation.call).to_owned()).or_default()[place] += 1;
-    }
-    counts
-}
-
-/// Whether every kind of call has succeeded: otherwise the run proves little.
-fn coverage<W: Workload>(operations: &[Operation<W::Call, W::Reply>]) -> Verdict {
-    let counts = counted::<W>(operations);
-    let missing: Vec<&str> = counts.iter().filter(|(_, [ok, ..])| *ok == 0).map(|(kind, _)| kind.as_str()).collect();
-    match missing.is_empty() {
-        true => Verdict::valid("coverage"),
-        false => Verdict::unknown("coverage", format!("none succeeded: {}", missing.join(", "))),
-    }
+/// The history, of which every event is in the trace.
+fn book<C, R>(trace: Trace) -> Book<C, R>
+where
+    C: Clone + Debug + 'static,
+    R: Clone + Debug + 'static,
+{
+    Book::new(move |event| trace.line(event.time.0 / 1_000_000, format_args!("{:?}", event.what)))
 }

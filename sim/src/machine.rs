@@ -23,9 +23,8 @@ use trefoil_world::net::{Listener, Stream};
 use trefoil_world::{World, clock};
 
 use crate::network::{HostId, Network};
+use crate::system::EPOCH_MS;
 
-/// What wall clocks that are right show at the beginning, in milliseconds since 1970.
-const EPOCH_MS: i64 = 1_700_000_000_000;
 /// Parts per million of a true clock.
 pub const TRUE_RATE_PPM: u64 = 1_000_000;
 
@@ -63,7 +62,7 @@ impl World for MachineWorld {
             let since = clock::now().saturating_duration_since(booted);
             at_ms as i64 + since.as_millis() as i64
         });
-        u64::try_from(EPOCH_MS + since_boot_ms + self.wall_offset_ms.get()).unwrap_or(0)
+        u64::try_from(EPOCH_MS as i64 + since_boot_ms + self.wall_offset_ms.get()).unwrap_or(0)
     }
 
     fn random_u64(&self) -> u64 {
@@ -191,7 +190,7 @@ mod tests {
             let mut machine = machine(rate_ppm);
             let booted = machine.run(async { clock::now() });
             (0..1000).for_each(|_| machine.tick());
-            assert_eq!(clocks(&machine, booted), (expected_ms, EPOCH_MS as u64 + expected_ms as u64), "{rate_ppm}");
+            assert_eq!(clocks(&machine, booted), (expected_ms, EPOCH_MS + expected_ms as u64), "{rate_ppm}");
         }
     }
 
@@ -206,6 +205,6 @@ mod tests {
         machine.stand_still(false);
         assert_eq!(clocks(&machine, booted).0, 501);
         machine.move_wall_clock(-400);
-        assert_eq!(clocks(&machine, booted), (501, EPOCH_MS as u64 + 101));
+        assert_eq!(clocks(&machine, booted), (501, EPOCH_MS + 101));
     }
 }

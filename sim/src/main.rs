@@ -14,10 +14,13 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use trefoil_jepsen::checker::Valid;
+use trefoil_jepsen::workload::Name;
 use trefoil_sim::parameters::Parameters;
+use trefoil_sim::profiles;
 use trefoil_sim::trace::Trace;
-use trefoil_sim::{Planted, Report};
+use trefoil_sim::{Planted, Report, system};
 use trefoil_world::clock;
+use trefoil_world::planted::Bug;
 
 const RED: i32 = 1;
 const BAD_ARGUMENTS: u8 = 254;
@@ -45,15 +48,45 @@ struct Args {
     /// Processes at a time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
+    /// What clients ask, instead of what the seed says
+    #[arg(long, value_enum)]
+    workload: Option<Name>,
     /// Print every line of the trace
     #[arg(long)]
     trace: bool,
     /// Print the nodes' logs to stderr: error, warn, info, debug or trace
     #[arg(long)]
     log: Option<String>,
+    /// What libraries get random numbers from instead of the seed: the run must stay the same
+    #[arg(long)]
+    entropy: Option<u64>,
     /// A bug to plant, which must be found
     #[arg(long, value_enum)]
     plant: Option<Plant>,
+    /// Instead of what seeds stand for, the runs in which this bug comes to light where it is planted
+    #[arg(long)]
+    provoke: Option<Bug>,
+    /// The bug that this build is to have
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    bug: Bug,
+}
+
+impl Args {
+    fn parameters(&self, seed: u64) -> Parameters {
+        let of_seed = self.provoked().map_or_else(|| Parameters::of(seed), |bug| profiles::provoking(bug, seed));
+        Parameters { workload: self.workload.unwrap_or(of_seed.workload), ..of_seed }
+    }
+
+    #[cfg(not(feature = "planted"))]
+    fn provoked(&self) -> Option<Bug> {
+        self.provoke
+    }
+
+    #[cfg(feature = "planted")]
+    fn provoked(&self) -> Option<Bug> {
+        self.provoke.or(Some(self.bug))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -62,7 +95,8 @@ enum Plant {
     ForgetfulDisks,
 }
 
-fn main() -> ExitCode {
+/// The whole program: `bin/sim-planted.rs` is the same, built with another feature.
+pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -83,6 +117,10 @@ fn main() -> ExitCode {
 
 fn run_one(seed: u64, args: &Args) -> ExitCode {
     end_at_a_panic(seed);
+    #[cfg(feature = "planted")]
+    eprintln!("{}", trefoil_world::planted::plant(args.bug));
+    let began = clock::now();
+    let taken_over = system::take_over(args.entropy.unwrap_or(seed));
     if let Some(level) = &args.log
         && let Err(error) = log_to_stderr(level)
     {
@@ -92,9 +130,10 @@ fn run_one(seed: u64, args: &Args) -> ExitCode {
     let planted = args.plant.map(|plant| match plant {
         Plant::ForgetfulDisks => Planted::ForgetfulDisks,
     });
-    println!("{:?}", Parameters::of(seed));
-    let began = clock::now();
-    let report = trefoil_sim::run(seed, planted, Trace::new(args.trace));
+    let parameters = args.parameters(seed);
+    println!("{parameters:?}");
+    let report = trefoil_sim::run(parameters, planted, Trace::new(args.trace), &taken_over);
+    drop(taken_over);
     print(&report);
     println!("{:.2} s real", began.elapsed().as_secs_f64());
     println!("{REPORT}{}", serde_json::to_string(&report).expect("a report is plain data"));
@@ -142,8 +181,9 @@ fn print(report: &Report) {
     }
     let seconds = report.simulated_ms as f64 / 1000.0;
     println!(
-        "seed {}: {}, {seconds:.1} s simulated, {} connections",
+        "seed {}: {}, {}, {seconds:.1} s simulated, {} connections",
         report.seed,
+        report.workload,
         colour(report.valid),
         report.connections
     );
@@ -166,6 +206,7 @@ struct Sum {
     red: Vec<u64>,
     simulated_ms: u64,
     operations: u64,
+    workloads: BTreeMap<Name, u64>,
     faults: BTreeMap<String, u64>,
 }
 
@@ -177,6 +218,7 @@ impl Sum {
             Some(Valid::False) | None => self.red.push(seed),
         }
         let Some(report) = report else { return };
+        *self.workloads.entry(report.workload).or_default() += 1;
         self.simulated_ms += report.simulated_ms;
         self.operations += report.operations.values().flatten().sum::<u64>();
         for (fault, times) in &report.faults {
@@ -191,6 +233,9 @@ impl Sum {
             "{seeds} seeds, {hours:.2} simulated hours, {real_hours:.3} real hours, {} operations",
             self.operations
         );
+        for (workload, seeds) in &self.workloads {
+            println!("{workload:>18}: {seeds} seeds");
+        }
         for (fault, times) in &self.faults {
             println!("{fault:>18}: {times} times in force");
         }
@@ -229,18 +274,23 @@ fn run_many(seeds: u64, args: &Args) -> std::io::Result<ExitCode> {
 /// Runs a seed in a process of its own; nothing comes of one that does not end.
 async fn run_child(seed: u64, args: &Args) -> std::io::Result<Option<Output>> {
     let mut child = tokio::process::Command::new(std::env::current_exe()?);
-    child.args(["--seed", &seed.to_string()]).args(planted_as(args)).kill_on_drop(true);
+    child.args(["--seed", &seed.to_string()]).args(passed_on(args)).kill_on_drop(true);
     match clock::timeout(CHILD_MAX, child.output()).await {
         Ok(output) => output.map(Some),
         Err(_) => Ok(None),
     }
 }
 
-fn planted_as(args: &Args) -> Vec<&'static str> {
-    match args.plant {
-        Some(Plant::ForgetfulDisks) => vec!["--plant", "forgetful-disks"],
-        None => Vec::new(),
-    }
+/// The flags that make a seed the run that it is.
+fn passed_on(args: &Args) -> Vec<String> {
+    let planted = args.plant.map(|plant| match plant {
+        Plant::ForgetfulDisks => ["--plant", "forgetful-disks"],
+    });
+    let workload = args.workload.map(|workload| ["--workload", workload.as_str()]);
+    let provoked = args.provoke.map(|bug| ["--provoke", bug.name()]);
+    #[cfg(feature = "planted")]
+    let planted = planted.into_iter().chain([["--bug", args.bug.name()]]);
+    planted.into_iter().chain(workload).chain(provoked).flatten().map(str::to_owned).collect()
 }
 
 /// What a child has reported, if it came so far and its exit code says the same.
@@ -257,7 +307,7 @@ fn read_report(output: &Output) -> Option<Report> {
 
 fn show_red(seed: u64, output: Option<&Output>, args: &Args) {
     let program = std::env::args().next().unwrap_or_else(|| "sim".into());
-    println!("seed {seed}: red; repeat with: {program} --seed {seed} {}", planted_as(args).join(" "));
+    println!("seed {seed}: red; repeat with: {program} --seed {seed} {}", passed_on(args).join(" "));
     let Some(output) = output else {
         println!("    it did not end within {CHILD_MAX:?}");
         return;

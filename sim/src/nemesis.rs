@@ -72,6 +72,11 @@ impl Nemesis {
         if let Effect::Jump { node, by_ms } = planned.effect {
             cluster.move_wall_clock(node, by_ms);
         }
+        if let Effect::Replace { node, by } = planned.effect
+            && seen
+        {
+            cluster.replace_directory(node, by);
+        }
         let mut noted = vec![(planned.kind, FaultPhase::Injected, format!("{:?}", planned.effect))];
         if seen {
             *self.in_force.entry(planned.kind).or_default() += 1;
@@ -124,6 +129,7 @@ fn changes(effect: &Effect, cluster: &Cluster) -> bool {
     match effect {
         Effect::Down { nodes, how } => nodes.iter().any(|node| cluster.down(*node) < Some(*how)),
         Effect::Still { node } | Effect::Jump { node, .. } => cluster.runs(*node),
+        Effect::Replace { node, by } => cluster.may_replace(*node, *by),
         // Whether a packet meets it will be seen.
         Effect::Cut { .. } | Effect::Slow { .. } => false,
     }
@@ -133,6 +139,6 @@ fn changes(effect: &Effect, cluster: &Cluster) -> bool {
 fn touched(effect: &Effect, cluster: &Cluster) -> u64 {
     match effect {
         Effect::Cut { ways } | Effect::Slow { ways, .. } => ways.iter().map(|way| cluster.network.touched(*way)).sum(),
-        Effect::Down { .. } | Effect::Still { .. } | Effect::Jump { .. } => 0,
+        Effect::Down { .. } | Effect::Still { .. } | Effect::Jump { .. } | Effect::Replace { .. } => 0,
     }
 }

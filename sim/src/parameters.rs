@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use trefoil_jepsen::generator::Dice;
+use trefoil_jepsen::workload::Name;
 
 use crate::faults::Kind;
 use crate::network::Weather;
@@ -14,6 +15,7 @@ use crate::network::Weather;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameters {
     pub seed: u64,
+    pub workload: Name,
     /// 3 to 5.
     pub nodes: usize,
     pub weather: Weather,
@@ -25,6 +27,10 @@ pub struct Parameters {
     pub verify_interval_s: u64,
     pub load: LoadParameters,
     pub faults: FaultParameters,
+    /// Whether a session is watched as well, and how.
+    pub session: Option<SessionParameters>,
+    /// Nobody looks at the disks: what clients saw must tell.
+    pub blind: bool,
     /// The load and the faults end after so much simulated time.
     pub safety_ms: u64,
 }
@@ -51,6 +57,15 @@ pub struct LoadParameters {
     pub retries: bool,
 }
 
+/// How a session is watched: by whom, and how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SessionParameters {
+    /// Readers at each node.
+    pub readers: usize,
+    /// The longest pause between two requests of one of them, or of the writer.
+    pub pause_ms: u64,
+}
+
 /// Which faults there are, and how thick they come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultParameters {
@@ -71,6 +86,8 @@ pub enum Part {
     Nodes,
     Faults,
     Load,
+    Workload,
+    Session,
 }
 
 /// The choices of one part of a seed's run.
@@ -93,6 +110,7 @@ impl Parameters {
         let wrong = one_in(&mut dice, 3);
         Parameters {
             seed,
+            workload: workload(seed),
             nodes,
             weather: weather(&mut dice),
             far,
@@ -101,9 +119,15 @@ impl Parameters {
             verify_interval_s: 2 + dice.below(10),
             load: load(&mut dice),
             faults: faults(&mut dice),
+            session: None,
+            blind: false,
             safety_ms: 15_000 + dice.below(20_000),
         }
     }
+}
+
+fn workload(seed: u64) -> Name {
+    *dice(seed, Part::Workload).pick(&Name::ALL)
 }
 
 fn one_in(dice: &mut Dice, times: u64) -> bool {
@@ -159,19 +183,22 @@ mod tests {
     fn a_seed_stands_for_one_run() {
         assert_eq!(Parameters::of(7), Parameters::of(7));
         assert_ne!(Parameters::of(7), Parameters { seed: 7, ..Parameters::of(8) });
-        let parts = [Part::Parameters, Part::Network, Part::Nodes, Part::Faults, Part::Load];
+        let parts =
+            [Part::Parameters, Part::Network, Part::Nodes, Part::Faults, Part::Load, Part::Workload, Part::Session];
         let first: BTreeSet<u64> = parts.into_iter().map(|part| dice(7, part).roll()).collect();
         assert_eq!(first.len(), parts.len(), "parts choose for themselves");
     }
 
     #[test]
-    fn seeds_reach_every_kind_of_fault_and_every_size() {
+    fn seeds_reach_every_fault_size_and_workload() {
         let runs: Vec<Parameters> = (0..1000).map(Parameters::of).collect();
         for kind in Kind::ALL {
             assert!(runs.iter().any(|run| run.faults.kinds == [kind]), "{kind} alone");
         }
         let sizes: BTreeSet<usize> = runs.iter().map(|run| run.nodes).collect();
         assert_eq!(sizes, BTreeSet::from([3, 4, 5]));
+        let workloads: BTreeSet<Name> = runs.iter().map(|run| run.workload).collect();
+        assert_eq!(workloads, BTreeSet::from(Name::ALL));
         assert!(runs.iter().all(|run| run.machines.len() == run.nodes && !run.faults.kinds.is_empty()));
     }
 }

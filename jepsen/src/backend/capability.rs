@@ -1,10 +1,13 @@
 //! What works on this machine: found out by doing it, with two nodes of a run of its own, and undone.
 
 use std::fmt;
+use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 
 use super::{Cut, Namespaces, Reach, Router, RunId, Traffic};
+use crate::cleanup::RunRecord;
+use crate::cluster::Shim;
 
 /// What works here, or why it does not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,22 +18,34 @@ pub struct Capabilities {
     pub partitions: Result<(), String>,
     /// Traffic of the peer ports can be cut, and only that.
     pub peer_port_cut: Result<(), String>,
+    /// The preload shim loads into the server.
+    pub shim: Result<(), String>,
 }
 
-/// Probes this machine. Blocks, for up to some seconds.
-pub fn probe() -> Capabilities {
+/// Probes this machine, for nodes that run `kvd`, and the shim at `shim` or else the one beside this program. Blocks, for
+/// up to some seconds.
+pub fn probe(kvd: &Path, shim: Option<&Path>) -> Capabilities {
+    let shim = said(shim_loads(kvd, shim));
     let run = RunId::parse(&format!("probe{}", std::process::id()));
     match run.and_then(|run| Namespaces::build(run, 2)) {
         Ok(namespaces) => Capabilities {
             namespaces: Ok(()),
             partitions: said(cut_works(namespaces.router(), Traffic::All)),
             peer_port_cut: said(cut_works(namespaces.router(), Traffic::PeerPort)),
+            shim,
         },
         Err(error) => {
             let why = || Err("there is no backend of namespaces".to_owned());
-            Capabilities { namespaces: said(Err(error)), partitions: why(), peer_port_cut: why() }
+            Capabilities { namespaces: said(Err(error)), partitions: why(), peer_port_cut: why(), shim }
         }
     }
+}
+
+fn shim_loads(kvd: &Path, shim: Option<&Path>) -> anyhow::Result<()> {
+    let kvd = kvd.canonicalize().with_context(|| format!("there is no program {}", kvd.display()))?;
+    let run = RunId::parse(&format!("shim{}", std::process::id()))?;
+    let record = RunRecord::claim(&run)?.with_context(|| format!("{run} is under way"))?;
+    Shim::find(shim)?.loads_into(&kvd, &record.folder().join("probe"))
 }
 
 fn said(result: anyhow::Result<()>) -> Result<(), String> {
@@ -65,8 +80,10 @@ impl fmt::Display for Capabilities {
             ("backend namespaces", &self.namespaces),
             ("backend loopback", &Ok(())),
             ("kill, kill-all, pause", &Ok(())),
+            ("amnesia, truncation, old-copy, snapshot-under-fire", &Ok(())),
             ("partitions (namespaces)", &self.partitions),
             ("peer-port-cut (namespaces)", &self.peer_port_cut),
+            ("power-loss, sync-error, disk-full (preload shim)", &self.shim),
         ] {
             match state {
                 Ok(()) => writeln!(f, "{what}: yes")?,
@@ -84,8 +101,9 @@ mod tests {
     #[test]
     fn what_does_not_work_says_why() {
         let why = || Err("not root".to_owned());
-        let text = Capabilities { namespaces: why(), partitions: why(), peer_port_cut: Ok(()) }.to_string();
+        let works = Capabilities { namespaces: why(), partitions: why(), peer_port_cut: Ok(()), shim: Ok(()) };
+        let text = works.to_string();
         assert_eq!(text.lines().filter(|line| line.ends_with(": no: not root")).count(), 2);
-        assert_eq!(text.lines().filter(|line| line.ends_with(": yes")).count(), 3);
+        assert_eq!(text.lines().filter(|line| line.ends_with(": yes")).count(), 5);
     }
 }

@@ -1,5 +1,5 @@
-//! Nodes on the loopback interface: for machines without root. Processes can be killed and stopped; the network between
-//! them cannot be touched.
+//! Nodes on the loopback interface: for machines without root. Processes can be killed and stopped, and their disks made to
+//! fail; the network between them cannot be touched.
 //!
 //! Linux answers at every address of 127.0.0.0/8. Each node has one of its own, so ports are never taken by others: not
 //! by another run, and not by an outgoing connection while a node is down.

@@ -8,11 +8,11 @@
 //!   blocking work, which end when there is none.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -29,12 +29,18 @@ const LOG_END_LINES: usize = 20;
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    log: PathBuf,
 }
 
 impl Process {
-    pub(super) fn start(place: &Place, kvd: &Path, args: &[String], log: PathBuf) -> anyhow::Result<Process> {
-        let stderr = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+    /// Starts it with these variables in its environment; what it says goes to the file `log`.
+    pub(super) fn start(
+        place: &Place,
+        kvd: &Path,
+        args: &[String],
+        environment: Vec<(OsString, OsString)>,
+        log: &Path,
+    ) -> anyhow::Result<Process> {
+        let stderr = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
         let mut words = place.prefix.iter().map(OsStr::new).chain([kvd.as_os_str()]);
         let mut command = Command::new(words.next().expect("kvd at least is a word"));
         command.args(words).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
@@ -44,11 +50,12 @@ impl Process {
                 command.env_remove(name);
             }
         }
+        command.envs(environment);
         // A group of its own: an interrupt at the terminal is the harness'.
         command.process_group(0);
         die_with_this_thread(&mut command);
         let child = command.spawn().with_context(|| format!("cannot start {} with {command:?}", place.name))?;
-        Ok(Process { child, log })
+        Ok(Process { child })
     }
 
     /// Sends a signal, unless it has ended.
@@ -100,17 +107,17 @@ impl Process {
         // It may have ended, and been waited for, already.
         let _ = self.child.kill();
     }
+}
 
-    /// What it has said so far.
-    pub(super) fn log(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
-    }
+/// What stands in a node's log.
+pub(super) fn said(log: &Path) -> String {
+    fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+}
 
-    pub(super) fn log_end(&self) -> String {
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_END_LINES)..].join("\n")
-    }
+/// The last lines of a log.
+pub(super) fn end_of(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_END_LINES)..].join("\n")
 }
 
 impl Drop for Process {

@@ -8,7 +8,16 @@ use std::str::FromStr;
 
 use super::grudge::{Grudge, Shape, names};
 use crate::backend::{Cut, Traffic};
+use crate::cluster::Replacement;
 use crate::generator::Dice;
+
+/// Of fewer nodes none can be taken away so that the others are a majority.
+const MAJORITY_LEFT_MIN: usize = 3;
+/// What a full disk still takes: nothing, less than a page, some seconds of load.
+const SPACES_LEFT: [u64; 4] = [0, 1000, 20_000, 200_000];
+/// A node that is down for some seconds needs a snapshot, which is sent at a rate that can be watched: half a second for
+/// 4 MB. While it is sent the log must not be cut again, or the node never catches up: there is a bound to the load.
+const SNAPSHOT_FLAGS: [&str; 4] = ["--log-entries-kept", "500", "--bulk-bytes-per-second", "8388608"];
 
 /// A kind of fault, as the command line has it (`kill`, `partition-halves`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,6 +26,8 @@ pub enum FaultKind {
     Kill,
     /// kill -9 to all nodes at once: a loss of power that loses nothing the system has taken.
     KillAll,
+    /// The same, and of what was not synced some is lost.
+    PowerLoss,
     /// SIGSTOP to one node, a minority, a majority, the leader or all.
     Pause,
     /// A partition of any shape.
@@ -24,12 +35,25 @@ pub enum FaultKind {
     PartitionOf(Shape),
     /// Between one node and the others all peer connections are cut; all other ports are open.
     PeerPortCut,
+    /// On one node or the leader each sync fails with EIO; the node must end at once.
+    SyncError,
+    /// The disk of one node or of the leader is full.
+    DiskFull,
+    /// A minority comes back with empty directories; it must stay out.
+    Amnesia,
+    /// A minority comes back without the end of its write-ahead log; it must refuse to start, or serve right.
+    Truncation,
+    /// A minority comes back with directories of an earlier time; it must stay out.
+    OldCopy,
+    /// A node that needs a snapshot, or the leader, is killed while the snapshot is sent.
+    SnapshotUnderFire,
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 12] = [
+    pub const ALL: [FaultKind; 19] = [
         FaultKind::Kill,
         FaultKind::KillAll,
+        FaultKind::PowerLoss,
         FaultKind::Pause,
         FaultKind::Partition,
         FaultKind::PartitionOf(Shape::One),
@@ -40,7 +64,43 @@ impl FaultKind {
         FaultKind::PartitionOf(Shape::LeaderAlone),
         FaultKind::PartitionOf(Shape::Asymmetric),
         FaultKind::PeerPortCut,
+        FaultKind::SyncError,
+        FaultKind::DiskFull,
+        FaultKind::Amnesia,
+        FaultKind::Truncation,
+        FaultKind::OldCopy,
+        FaultKind::SnapshotUnderFire,
     ];
+
+    /// What it needs of the machine and of the nodes.
+    pub fn needs(self) -> Needs {
+        match self {
+            FaultKind::Kill | FaultKind::KillAll | FaultKind::Pause => Needs::Processes,
+            FaultKind::Partition | FaultKind::PartitionOf(_) | FaultKind::PeerPortCut => Needs::Router,
+            FaultKind::PowerLoss | FaultKind::SyncError | FaultKind::DiskFull => Needs::Shim,
+            FaultKind::Amnesia | FaultKind::Truncation | FaultKind::OldCopy => Needs::Processes,
+            FaultKind::SnapshotUnderFire => Needs::Processes,
+        }
+    }
+
+    /// The flags without which it does not come about in a run of minutes.
+    pub fn flags(self) -> &'static [&'static str] {
+        match self {
+            FaultKind::SnapshotUnderFire => &SNAPSHOT_FLAGS,
+            FaultKind::Kill
+            | FaultKind::KillAll
+            | FaultKind::PowerLoss
+            | FaultKind::Pause
+            | FaultKind::Partition
+            | FaultKind::PartitionOf(_)
+            | FaultKind::PeerPortCut
+            | FaultKind::SyncError
+            | FaultKind::DiskFull
+            | FaultKind::Amnesia
+            | FaultKind::Truncation
+            | FaultKind::OldCopy => &[],
+        }
+    }
 
     /// Whom a fault of this kind hits in a cluster of so many nodes, of which `leader` leads.
     ///
@@ -54,6 +114,7 @@ impl FaultKind {
                 Ok(Fault::Kill { whom, nodes })
             }
             FaultKind::KillAll => Ok(Fault::KillAll { nodes: (0..nodes).collect() }),
+            FaultKind::PowerLoss => Ok(Fault::PowerLoss { nodes: (0..nodes).collect(), seed: dice.roll() }),
             FaultKind::Pause => {
                 let whom = [Targets::One, Targets::Minority, Targets::Majority, Targets::Leader, Targets::All];
                 let (whom, nodes) = hit(&whom, dice, nodes, leader)?;
@@ -69,8 +130,30 @@ impl FaultKind {
                 let grudge = Shape::One.grudge(dice, nodes, leader)?;
                 Ok(Fault::PeerPortCut { grudge })
             }
+            FaultKind::SyncError => {
+                let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
+                Ok(Fault::SyncError { whom, nodes })
+            }
+            FaultKind::DiskFull => {
+                let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
+                Ok(Fault::DiskFull { whom, nodes, bytes: *dice.pick(&SPACES_LEFT) })
+            }
+            FaultKind::Amnesia => replaced(Replacement::Nothing, dice, nodes),
+            FaultKind::Truncation => replaced(Replacement::Cut, dice, nodes),
+            FaultKind::OldCopy => replaced(Replacement::OldCopy, dice, nodes),
+            FaultKind::SnapshotUnderFire => snapshot(dice, nodes, leader),
         }
     }
+}
+
+/// What a kind of fault needs. Every backend can start, kill and stop processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Processes,
+    /// A router between the nodes.
+    Router,
+    /// The preload shim under the nodes.
+    Shim,
 }
 
 impl fmt::Display for FaultKind {
@@ -78,10 +161,17 @@ impl fmt::Display for FaultKind {
         match self {
             FaultKind::Kill => f.write_str("kill"),
             FaultKind::KillAll => f.write_str("kill-all"),
+            FaultKind::PowerLoss => f.write_str("power-loss"),
             FaultKind::Pause => f.write_str("pause"),
             FaultKind::Partition => f.write_str("partition"),
             FaultKind::PartitionOf(shape) => write!(f, "partition-{}", shape.name()),
             FaultKind::PeerPortCut => f.write_str("peer-port-cut"),
+            FaultKind::SyncError => f.write_str("sync-error"),
+            FaultKind::DiskFull => f.write_str("disk-full"),
+            FaultKind::Amnesia => f.write_str("amnesia"),
+            FaultKind::Truncation => f.write_str("truncation"),
+            FaultKind::OldCopy => f.write_str("old-copy"),
+            FaultKind::SnapshotUnderFire => f.write_str("snapshot-under-fire"),
         }
     }
 }
@@ -169,21 +259,88 @@ fn partition(shapes: &[Shape], dice: &mut Dice, nodes: usize, leader: Option<usi
     Ok(Fault::Partition { shape, grudge: shape.grudge(dice, nodes, leader)? })
 }
 
+fn replaced(by: Replacement, dice: &mut Dice, nodes: usize) -> Result<Fault, String> {
+    if nodes < MAJORITY_LEFT_MIN {
+        return Err(format!("needs at least {MAJORITY_LEFT_MIN} nodes"));
+    }
+    let (whom, nodes) = hit(&[Targets::One, Targets::Minority], dice, nodes, None)?;
+    Ok(Fault::Replaced { by, whom, nodes, seed: dice.roll() })
+}
+
+fn snapshot(dice: &mut Dice, nodes: usize, leader: Option<usize>) -> Result<Fault, String> {
+    if nodes < MAJORITY_LEFT_MIN {
+        return Err(format!("needs at least {MAJORITY_LEFT_MIN} nodes"));
+    }
+    leader.ok_or("nobody is known to lead")?;
+    let victim = if dice.flag() { Victim::Receiver } else { Victim::Sender };
+    Ok(Fault::SnapshotUnderFire { victim, seed: dice.roll() })
+}
+
+/// Who is killed during a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Victim {
+    Receiver,
+    /// The leader.
+    Sender,
+}
+
 /// A fault and whom it hits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    Kill { whom: Targets, nodes: BTreeSet<usize> },
-    KillAll { nodes: BTreeSet<usize> },
-    Pause { whom: Targets, nodes: BTreeSet<usize> },
-    Partition { shape: Shape, grudge: Grudge },
-    PeerPortCut { grudge: Grudge },
+    Kill {
+        whom: Targets,
+        nodes: BTreeSet<usize>,
+    },
+    KillAll {
+        nodes: BTreeSet<usize>,
+    },
+    /// `seed` chooses what is lost.
+    PowerLoss {
+        nodes: BTreeSet<usize>,
+        seed: u64,
+    },
+    Pause {
+        whom: Targets,
+        nodes: BTreeSet<usize>,
+    },
+    Partition {
+        shape: Shape,
+        grudge: Grudge,
+    },
+    PeerPortCut {
+        grudge: Grudge,
+    },
+    SyncError {
+        whom: Targets,
+        nodes: BTreeSet<usize>,
+    },
+    /// `bytes` are left.
+    DiskFull {
+        whom: Targets,
+        nodes: BTreeSet<usize>,
+        bytes: u64,
+    },
+    /// `seed` chooses how much is cut.
+    Replaced {
+        by: Replacement,
+        whom: Targets,
+        nodes: BTreeSet<usize>,
+        seed: u64,
+    },
+    /// `seed` chooses the receiver, among those that hold the default partition, and how far the snapshot gets.
+    SnapshotUnderFire {
+        victim: Victim,
+        seed: u64,
+    },
 }
 
 impl Fault {
-    /// What it drops on the network; nothing for faults of processes.
+    /// What it drops on the network; nothing for faults of processes and disks.
     pub fn cuts(&self) -> Vec<Cut> {
         match self {
-            Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Pause { .. } => Vec::new(),
+            Fault::Kill { .. } | Fault::KillAll { .. } | Fault::PowerLoss { .. } | Fault::Pause { .. } => Vec::new(),
+            Fault::SyncError { .. } | Fault::DiskFull { .. } => Vec::new(),
+            Fault::Replaced { .. } | Fault::SnapshotUnderFire { .. } => Vec::new(),
             Fault::Partition { grudge, .. } => grudge.cuts(Traffic::All),
             Fault::PeerPortCut { grudge } => grudge.cuts(Traffic::PeerPort),
         }
@@ -194,102 +351,21 @@ impl fmt::Display for Fault {
     /// Whom it hits: `leader: n2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Kill { whom, nodes } | Fault::Pause { whom, nodes } => {
-                write!(f, "{}: {}", whom.name(), names(nodes))
-            }
-            Fault::KillAll { nodes } => f.write_str(&names(nodes)),
+            Fault::Kill { whom, nodes }
+            | Fault::Pause { whom, nodes }
+            | Fault::SyncError { whom, nodes }
+            | Fault::Replaced { whom, nodes, .. } => write!(f, "{}: {}", whom.name(), names(nodes)),
+            Fault::KillAll { nodes } | Fault::PowerLoss { nodes, .. } => f.write_str(&names(nodes)),
             Fault::Partition { shape, grudge } => write!(f, "{}: {grudge}", shape.name()),
             Fault::PeerPortCut { grudge } => write!(f, "{grudge}"),
+            Fault::DiskFull { whom, nodes, bytes } => {
+                write!(f, "{}: {}, {bytes} bytes left", whom.name(), names(nodes))
+            }
+            Fault::SnapshotUnderFire { victim: Victim::Receiver, .. } => f.write_str("receiver"),
+            Fault::SnapshotUnderFire { victim: Victim::Sender, .. } => f.write_str("sender"),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a kind chooses with many seeds.
-    fn chosen(kind: FaultKind, nodes: usize, leader: Option<usize>) -> Vec<Fault> {
-        (0..200).map(|seed| kind.choose(&mut Dice::new(seed), nodes, leader).expect("it is possible")).collect()
-    }
-
-    fn hit_by(fault: &Fault) -> (Option<Targets>, usize) {
-        match fault {
-            Fault::Kill { whom, nodes } | Fault::Pause { whom, nodes } => (Some(*whom), nodes.len()),
-            Fault::KillAll { nodes } => (None, nodes.len()),
-            Fault::Partition { .. } | Fault::PeerPortCut { .. } => panic!("{fault} hits no processes"),
-        }
-    }
-
-    #[test]
-    fn kinds_are_read_as_they_are_written() {
-        for kind in FaultKind::ALL {
-            assert_eq!(kind.to_string().parse::<FaultKind>(), Ok(kind));
-        }
-        let shapes = FaultKind::ALL.iter().filter(|kind| matches!(kind, FaultKind::PartitionOf(_)));
-        assert_eq!(shapes.count(), Shape::ALL.len());
-        let error = "snarf".parse::<FaultKind>().expect_err("no fault");
-        assert!(error.to_string().contains("'snarf'") && error.to_string().contains("partition-halves"));
-    }
-
-    #[test]
-    fn faults_of_processes_hit_as_many_as_they_say() {
-        type Hits = BTreeSet<(Option<Targets>, usize)>;
-        let hits = |kind, nodes, leader| -> Hits { chosen(kind, nodes, leader).iter().map(hit_by).collect() };
-        let (one, two) = ((Some(Targets::One), 1), (Some(Targets::Minority), 2));
-        let (three, led, all) = ((Some(Targets::Majority), 3), (Some(Targets::Leader), 1), (Some(Targets::All), 5));
-        assert_eq!(hits(FaultKind::Kill, 5, Some(4)), Hits::from([one, two, three, led]));
-        assert_eq!(hits(FaultKind::Kill, 5, None), Hits::from([one, two, three]));
-        assert_eq!(hits(FaultKind::Pause, 5, Some(0)), Hits::from([one, two, three, led, all]));
-        assert_eq!(hits(FaultKind::Kill, 3, None), Hits::from([one, (Some(Targets::Majority), 2)]));
-        assert_eq!(hits(FaultKind::Kill, 1, None), Hits::from([one]));
-        assert_eq!(hits(FaultKind::KillAll, 5, None), Hits::from([(None, 5)]));
-    }
-
-    #[test]
-    fn the_leader_hit_is_the_leader() {
-        for fault in chosen(FaultKind::Kill, 5, Some(3)) {
-            if let Fault::Kill { whom: Targets::Leader, nodes } = fault {
-                assert_eq!(nodes, BTreeSet::from([3]));
-            }
-        }
-    }
-
-    #[test]
-    fn a_partition_of_any_shape_takes_every_shape_there_can_be() {
-        let shapes = |nodes, leader| -> BTreeSet<Shape> {
-            let shape = |fault: Fault| match fault {
-                Fault::Partition { shape, .. } => shape,
-                Fault::Kill { .. } | Fault::KillAll { .. } | Fault::Pause { .. } | Fault::PeerPortCut { .. } => {
-                    panic!("{fault} is no partition")
-                }
-            };
-            chosen(FaultKind::Partition, nodes, leader).into_iter().map(shape).collect()
-        };
-        assert_eq!(shapes(5, Some(1)), BTreeSet::from(Shape::ALL));
-        let two = [Shape::One, Shape::Halves, Shape::Asymmetric];
-        assert_eq!(shapes(2, None), BTreeSet::from(two));
-        assert!(FaultKind::Partition.choose(&mut Dice::new(1), 1, Some(0)).is_err());
-        assert!(FaultKind::PartitionOf(Shape::Bridge).choose(&mut Dice::new(1), 2, Some(0)).is_err());
-    }
-
-    #[test]
-    fn a_cut_of_the_peer_port_is_of_both_directions_and_nothing_else() {
-        for fault in chosen(FaultKind::PeerPortCut, 5, None) {
-            let cuts = fault.cuts();
-            assert_eq!(cuts.len(), 8);
-            for Cut { from, to, traffic } in &cuts {
-                assert_eq!(*traffic, Traffic::PeerPort);
-                assert!(cuts.contains(&Cut { from: *to, to: *from, traffic: *traffic }), "{fault}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_same_seed_hits_the_same() {
-        for kind in FaultKind::ALL {
-            let fault = |seed| kind.choose(&mut Dice::new(seed), 5, Some(2));
-            assert!((0..20).all(|seed| fault(seed) == fault(seed)), "{kind}");
-        }
-    }
-}
+mod tests;

@@ -1,7 +1,12 @@
 //! Putting a fault in force, finding out whether it is, and undoing all faults.
 //!
-//! Undoing does not go by what was done: it removes every cut, continues every process, and starts every node that is
-//! down. So it may be repeated, and mends what an interrupted injection has half done.
+//! Undoing does not go by what was done: it removes every cut, continues every process, mends every disk, puts every
+//! directory back, and starts every node that is down. So it may be repeated, and mends what an interrupted injection
+//! has half done.
+
+mod disk;
+mod replaced;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,16 +18,31 @@ use trefoil_world::{clock, task};
 use super::fault::Fault;
 use crate::backend::{Cut, Reach, Router, Traffic, node_name};
 use crate::cluster::Cluster;
+use crate::generator::Dice;
 
 /// How long signals may take to be seen at work: a thread that waits for the disk stops when it has it.
 const SIGNAL_MAX: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(10);
 
-/// Puts it in force.
+/// What a probe has found: the fault is at work.
+pub(super) struct Found {
+    /// In words, what was seen of it.
+    pub(super) seen: String,
+    /// What nodes did that they must not do.
+    pub(super) findings: Vec<String>,
+}
+
+impl From<String> for Found {
+    fn from(seen: String) -> Found {
+        Found { seen, findings: Vec::new() }
+    }
+}
+
+/// Puts it in force. In words what was done, where that is more than the fault says.
 ///
 /// # Errors
 /// It could not be done, or hits nobody; some of it may be in force.
-pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<()> {
+pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<String> {
     let hit = match fault {
         Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => cluster.kill(nodes).await?,
         Fault::Pause { nodes, .. } => cluster.pause(nodes)?,
@@ -32,34 +52,51 @@ pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Resu
             task::blocking(move || router.cut(&cuts)).await??;
             count
         }
+        Fault::PowerLoss { seed, .. } => {
+            cluster.lose_power(Dice::new(*seed)).await?;
+            return Ok(String::new());
+        }
+        Fault::SyncError { nodes, .. } => disk::fail_syncs(cluster, nodes)?,
+        Fault::DiskFull { nodes, bytes, .. } => disk::fill(cluster, nodes, *bytes)?,
+        Fault::Replaced { by, nodes, seed, .. } => {
+            return replaced::inject(cluster, *by, nodes, Dice::new(*seed)).await;
+        }
+        Fault::SnapshotUnderFire { victim, seed } => {
+            return snapshot::inject(cluster, *victim, Dice::new(*seed)).await;
+        }
     };
     ensure!(hit > 0, "no process was there to be hit");
-    Ok(())
+    Ok(String::new())
 }
 
-/// Whether it is at work, as the system has it; in words what was seen. `cuts` are those of all faults in force.
+/// Whether it is at work, as the system and the nodes have it. `cuts` are those of all faults in force.
 ///
 /// # Errors
 /// It is not, or there is no saying.
-pub(super) async fn probe(cluster: &Cluster, fault: &Fault, cuts: BTreeSet<Cut>) -> anyhow::Result<String> {
+pub(super) async fn probe(cluster: &mut Cluster, fault: &Fault, cuts: BTreeSet<Cut>) -> anyhow::Result<Found> {
     match fault {
         Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => {
             let alive = nodes.iter().find(|&&node| !cluster.is_gone(node));
             ensure!(alive.is_none(), "a process that was killed is there");
-            Ok("their processes are gone".to_owned())
+            Ok("their processes are gone".to_owned().into())
         }
+        Fault::PowerLoss { nodes, .. } => disk::probe_power_loss(cluster, nodes),
         Fault::Pause { nodes, .. } => {
             // One that was down before has no threads that could be stopped.
             let stopped = || nodes.iter().all(|&node| cluster.is_paused(node) || cluster.is_gone(node));
             ensure!(within(SIGNAL_MAX, stopped).await, "a thread runs {SIGNAL_MAX:?} after SIGSTOP");
-            Ok("all their threads are stopped".to_owned())
+            Ok("all their threads are stopped".to_owned().into())
         }
-        Fault::Partition { .. } => probe_cuts(cluster, fault, Traffic::All, cuts).await,
+        Fault::Partition { .. } => Ok(probe_cuts(cluster, fault, Traffic::All, cuts).await?.into()),
         Fault::PeerPortCut { .. } => {
             let seen = probe_cuts(cluster, fault, Traffic::PeerPort, cuts.clone()).await?;
             expect_decisions(cluster, Traffic::All, cuts).await?;
-            Ok(format!("{seen}; other ports are open"))
+            Ok(format!("{seen}; other ports are open").into())
         }
+        Fault::SyncError { nodes, .. } => disk::probe_sync_error(cluster, nodes).await,
+        Fault::DiskFull { nodes, .. } => disk::probe_full(cluster, nodes).await,
+        Fault::Replaced { by, nodes, .. } => replaced::probe(cluster, *by, nodes).await,
+        Fault::SnapshotUnderFire { .. } => snapshot::probe(cluster),
     }
 }
 
@@ -101,8 +138,10 @@ async fn expect_decisions(cluster: &Cluster, traffic: Traffic, expected: BTreeSe
 pub(super) async fn heal(cluster: &mut Cluster) -> anyhow::Result<()> {
     let network = heal_network(cluster).await;
     let resumed = resume(cluster).await;
+    let disks = cluster.heal_disks();
+    let directories = cluster.put_directories_back().await;
     let restarted = cluster.restart().await;
-    network.and(resumed).and(restarted)
+    network.and(resumed).and(disks).and(directories).and(restarted)
 }
 
 async fn heal_network(cluster: &Cluster) -> anyhow::Result<()> {

@@ -39,7 +39,7 @@ async fn faults_of_processes_hit_whom_they_name_and_are_healed() {
         let expected = match nemesis.active().next().expect("one is in force") {
             Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => (nodes.clone(), BTreeSet::new()),
             Fault::Pause { nodes, .. } => (BTreeSet::new(), nodes.clone()),
-            Fault::Partition { .. } | Fault::PeerPortCut { .. } => panic!("not asked for: {seen:?}"),
+            other => panic!("{other} was not asked for: {seen:?}"),
         };
         assert_eq!(state(&cluster), expected, "{seen:?}");
 
@@ -86,13 +86,51 @@ async fn healing_mends_what_it_was_not_told_of_and_may_be_repeated() {
 async fn what_this_backend_cannot_do_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut cluster = cluster(folder.path()).await;
-    for kind in [FaultKind::Partition, FaultKind::PartitionOf(Shape::Halves), FaultKind::PeerPortCut] {
+    let (network, disk) = ("loopback", "preload shim");
+    for (kind, why) in [
+        (FaultKind::Partition, network),
+        (FaultKind::PartitionOf(Shape::Halves), network),
+        (FaultKind::PeerPortCut, network),
+        (FaultKind::PowerLoss, disk),
+        (FaultKind::SyncError, disk),
+        (FaultKind::DiskFull, disk),
+    ] {
         let mut nemesis = Nemesis::new(&[kind], 7);
         let seen = nemesis.inject(&mut cluster, Some(0)).await;
         assert_eq!(phases(&seen), [FaultPhase::Unsupported]);
-        assert!(seen[0].0 == kind.to_string() && seen[0].2.contains("loopback"), "{seen:?}");
+        assert!(seen[0].0 == kind.to_string() && seen[0].2.contains(why), "{seen:?}");
         assert!(nemesis.heal(&mut cluster).await.is_empty(), "nothing was in force");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_serves_with_another_directory_is_a_finding() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(folder.path()).await;
+    for node in cluster.nodes() {
+        std::fs::create_dir_all(folder.path().join(&node.place.name)).expect("made");
+    }
+    let mut nemesis = Nemesis::new(&[FaultKind::Amnesia], 7);
+    let seen = nemesis.inject(&mut cluster, Some(0)).await;
+    assert_eq!(phases(&seen), [FaultPhase::Injected, FaultPhase::InForce], "{seen:?}");
+    let hit = seen[0].2.matches("emptied").count();
+    assert!(hit > 0 && nemesis.findings().len() == hit, "{:?}", nemesis.findings());
+    assert!(nemesis.findings()[0].contains("serves with a directory that is not its newest"));
+    assert_eq!(phases(&nemesis.heal(&mut cluster).await), [FaultPhase::Healed]);
+    for node in cluster.nodes() {
+        let original = folder.path().join(format!("{}.original", node.place.name));
+        assert!(!original.exists() && folder.path().join(&node.place.name).exists());
+    }
+    assert_eq!((state(&cluster), cluster.ended()), (nobody(), &[][..]));
+}
+
+#[test]
+fn flags_of_all_kinds_come_once() {
+    assert!(flags(&[FaultKind::Kill, FaultKind::PowerLoss]).is_empty());
+    let snapshot = flags(&[FaultKind::SnapshotUnderFire]);
+    assert_eq!(snapshot, ["--log-entries-kept", "500", "--bulk-bytes-per-second", "8388608"]);
+    assert_eq!(flags(&FaultKind::ALL), snapshot);
+    assert_eq!(flags(&[FaultKind::SnapshotUnderFire, FaultKind::SnapshotUnderFire]), snapshot);
 }
 
 #[test]

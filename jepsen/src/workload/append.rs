@@ -13,7 +13,7 @@ use crate::checker::{Verdict, list_append};
 use crate::generator::Dice;
 use crate::history::Operation;
 use crate::outcome::Access;
-use crate::workload::Workload;
+use crate::workload::{Name, Workload};
 
 /// Lists in use at a time, steps of a transaction, and appends after which a list is followed by a fresh one.
 const AT_ONCE: u64 = 3;
@@ -79,7 +79,7 @@ impl Workload for Lists {
     type Call = Call;
     type Reply = Reply;
 
-    const NAME: &'static str = "append";
+    const NAME: Name = Name::Append;
     const KINDS: &'static [&'static str] = &["read", "append"];
 
     fn next(&mut self, dice: &mut Dice) -> Call {
@@ -109,9 +109,9 @@ impl Workload for Lists {
 
     async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Error> {
         let lists: BTreeMap<List, usize> = call.steps.iter().map(|step| (step.list(), 0)).collect();
-        let rows = guarded::read(client, lists.keys().map(key).collect(), timeout).await?;
+        let seen = guarded::read(client, lists.keys().map(key).collect(), timeout).await?;
         let mut contents: BTreeMap<List, Vec<u64>> =
-            lists.into_keys().zip(rows.iter().map(guarded::Row::numbers)).collect();
+            lists.into_keys().zip(seen.rows.iter().map(guarded::Row::numbers)).collect();
         let mut puts = BTreeMap::new();
         let mut read = Vec::new();
         for step in &call.steps {
@@ -125,7 +125,8 @@ impl Workload for Lists {
                 Step::Read { .. } => Some(content.clone()),
             });
         }
-        let done = puts.is_empty() || guarded::write(client, &rows, puts.into_iter().collect(), timeout).await?;
+        let puts: Vec<(String, String)> = puts.into_iter().collect();
+        let done = puts.is_empty() || guarded::write(client, &seen.rows, puts, timeout).await?.is_some();
         Ok(done.then_some(Reply { read }))
     }
 

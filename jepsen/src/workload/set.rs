@@ -10,7 +10,7 @@ use crate::checker::{Verdict, set_full};
 use crate::generator::Dice;
 use crate::history::Operation;
 use crate::outcome::Access;
-use crate::workload::Workload;
+use crate::workload::{Name, Workload};
 
 const KEY: &str = "set";
 
@@ -43,7 +43,7 @@ impl Workload for Set {
     type Call = Call;
     type Reply = Reply;
 
-    const NAME: &'static str = "set";
+    const NAME: Name = Name::Set;
     const KINDS: &'static [&'static str] = &["add", "read"];
 
     fn next(&mut self, dice: &mut Dice) -> Call {
@@ -75,15 +75,15 @@ impl Workload for Set {
     }
 
     async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Error> {
-        let rows = guarded::read(client, vec![KEY.into()], timeout).await?;
-        let mut elements: Vec<u64> = rows.iter().flat_map(guarded::Row::numbers).collect();
+        let seen = guarded::read(client, vec![KEY.into()], timeout).await?;
+        let mut elements: Vec<u64> = seen.rows.iter().flat_map(guarded::Row::numbers).collect();
         match call {
             Call::Read => Ok(Some(Reply::Read { elements })),
             Call::Add { element } => {
                 elements.push(*element);
                 let puts = vec![(KEY.into(), text_of(&elements))];
-                let added = guarded::write(client, &rows, puts, timeout).await?;
-                Ok(added.then_some(Reply::Add))
+                let added = guarded::write(client, &seen.rows, puts, timeout).await?;
+                Ok(added.map(|_| Reply::Add))
             }
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use trefoil_causality::Revision;
 use trefoil_placement::Mode;
 use trefoil_server::raft::types::{Membership, encode_applied, encode_vote, log_id, vote};
+use trefoil_store::codec::{put_bytes, put_u64};
 use trefoil_store::engine::{Batch, Durability, Engine};
 
 use super::*;
@@ -14,6 +15,8 @@ const TERM: u64 = 3;
 /// What a replica's rows say.
 struct Rows<'a> {
     replica: u64,
+    /// Of its vote.
+    term: u64,
     leader: u64,
     applied: u64,
     entries: &'a [(u64, &'a [u8])],
@@ -22,7 +25,7 @@ struct Rows<'a> {
 
 impl Default for Rows<'_> {
     fn default() -> Self {
-        Rows { replica: 1, leader: 1, applied: 2, entries: &[(1, b"a"), (2, b"b")], revision: 2 }
+        Rows { replica: 1, term: TERM, leader: 1, applied: 2, entries: &[(1, b"a"), (2, b"b")], revision: 2 }
     }
 }
 
@@ -36,7 +39,7 @@ impl Rows<'_> {
         let mut batch = Batch::new();
         batch.put(Family::Node, key::node::POSITION, &position.to_be_bytes());
         batch.put(Family::Node, &key::node::replica(replica), &record.encode());
-        batch.put(Family::Log, &key::log::vote(replica), &encode_vote(&vote(TERM, ReplicaId(self.leader), true)));
+        batch.put(Family::Log, &key::log::vote(replica), &encode_vote(&vote(self.term, ReplicaId(self.leader), true)));
         batch.put(Family::State, &key::state::applied(store), &applied);
         batch.put(Family::State, &key::state::head(store), &head.encode());
         for (index, row) in self.entries {
@@ -81,6 +84,41 @@ fn what_does_not_hold_is_found() {
         match expected {
             None => assert_eq!(found, Ok(()), "{what}"),
             Some(words) => assert!(found.as_ref().is_err_and(|why| why.contains(words)), "{what}: {found:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_vote_that_goes_back_is_found() {
+    let later = Rows { term: TERM + 2, ..Rows::default() };
+    let found = looks(&later, &Rows { term: TERM + 1, ..Rows::default() }, true);
+    assert!(found.as_ref().is_err_and(|why| why.contains("went back from term")), "{found:?}");
+    let found = looks(&later, &Rows { term: TERM - 1, ..Rows::default() }, false);
+    assert!(found.as_ref().is_err_and(|why| why.contains("has seen only")), "{found:?}");
+}
+
+/// What a node keeps of its peer n2.
+fn meet(disk: &Disk, storage: u128, start: u64) {
+    let mut row = vec![1];
+    put_bytes(&mut row, &storage.to_be_bytes());
+    [start, 7, 70].into_iter().for_each(|number| put_u64(&mut row, number));
+    let mut batch = Batch::new();
+    batch.put(Family::Node, &key::node::peer(NodeId(2)), &row);
+    disk.engine().write(&batch, Durability::NoSync).expect("memory takes it");
+}
+
+#[test]
+fn a_peer_that_is_taken_for_another_one_is_found() {
+    for (storage, start, expected) in [(5, 4, None), (5, 3, None), (5, 2, Some("start 3")), (6, 4, Some("storage id"))]
+    {
+        let (mut invariants, disk) = (Invariants::default(), Disk::new(Duration::ZERO, false));
+        meet(&disk, 5, 3);
+        assert!(invariants.look(0, 1, &disk).is_ok());
+        meet(&disk, storage, start);
+        let found = invariants.look(0, 1, &disk);
+        match expected {
+            None => assert!(found.is_ok(), "{found:?}"),
+            Some(words) => assert!(found.as_ref().is_err_and(|why| why.contains(words)), "{found:?}"),
         }
     }
 }

@@ -1,0 +1,187 @@
+//! What can be done to the disks of a cluster's nodes.
+//!
+//! Left out: seeing what a node makes of it, which is the nemesis'.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use trefoil_world::task;
+
+use super::directory::Replacement;
+use super::disk::{Sidecar, Word};
+use super::power::{self, Loss, Names, Synced};
+use super::{Cluster, END_MAX, Node, Shim};
+use crate::generator::Dice;
+
+/// How often is chosen anew what a loss of power takes, for it to take something.
+const PLANS_MAX: usize = 20;
+
+/// What the shim counts of what it was told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskCount {
+    SyncsFailed,
+    WritesRefused,
+}
+
+/// A loss of power of all nodes at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PowerLoss {
+    /// How many processes there were.
+    pub killed: usize,
+    /// How long it took to signal them all.
+    pub within: Duration,
+    /// Of all nodes together.
+    pub lost: Loss,
+}
+
+impl Cluster {
+    /// The shim under which the nodes run.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn shim(&self) -> Result<&Shim, &'static str> {
+        self.shim.as_ref().ok_or("the nodes do not run under the preload shim")
+    }
+
+    pub(super) fn sidecar(&self, node: usize) -> anyhow::Result<&Sidecar> {
+        self.nodes[node].sidecar.as_ref().context("the nodes do not run under the preload shim")
+    }
+
+    /// What a node is to have in its environment; its journal is written anew for that.
+    pub(super) fn environment(&self, node: usize) -> anyhow::Result<Vec<(OsString, OsString)>> {
+        let node = &self.nodes[node];
+        let (Some(shim), Some(sidecar)) = (&self.shim, &node.sidecar) else { return Ok(Vec::new()) };
+        sidecar.rewrite(&sidecar.synced()?)?;
+        Ok(sidecar.environment(shim, node.directory.path()).to_vec())
+    }
+
+    /// From here on each sync of a file of the node's directory fails with EIO, and nothing is synced.
+    ///
+    /// # Errors
+    /// There is no shim, or its control file cannot be written.
+    pub fn fail_syncs(&mut self, node: usize) -> anyhow::Result<()> {
+        let sidecar = self.sidecar(node)?;
+        sidecar.set(Word::SyncsFailed, 0)?;
+        sidecar.set(Word::SyncErrno, libc::EIO as u64)
+    }
+
+    /// From here on the files of the node's directory may grow by so many bytes in all; then writes fail with ENOSPC.
+    ///
+    /// # Errors
+    /// There is no shim, or its control file cannot be written.
+    pub fn limit_space(&mut self, node: usize, bytes: u64) -> anyhow::Result<()> {
+        let sidecar = self.sidecar(node)?;
+        sidecar.set(Word::WritesRefused, 0)?;
+        sidecar.set(Word::SpaceLeft, bytes)?;
+        sidecar.set(Word::SpaceLimited, 1)
+    }
+
+    /// How often the shim of a node has done what it was told, since it was told.
+    ///
+    /// # Errors
+    /// There is no shim, or its control file cannot be read.
+    pub fn disk_count(&self, node: usize, what: DiskCount) -> anyhow::Result<u64> {
+        self.sidecar(node)?.word(match what {
+            DiskCount::SyncsFailed => Word::SyncsFailed,
+            DiskCount::WritesRefused => Word::WritesRefused,
+        })
+    }
+
+    /// All disks work again.
+    ///
+    /// # Errors
+    /// A control file cannot be written.
+    pub fn heal_disks(&mut self) -> anyhow::Result<()> {
+        for sidecar in self.nodes.iter().filter_map(|node| node.sidecar.as_ref()) {
+            sidecar.set(Word::SyncErrno, 0)?;
+            sidecar.set(Word::SpaceLimited, 0)?;
+        }
+        Ok(())
+    }
+
+    /// kill -9 to all nodes at once; of what they had not synced some is lost, as `dice` have it: something at least, if
+    /// there is something that can be.
+    ///
+    /// # Errors
+    /// There is no shim, a node is not gone in time, or its files cannot be changed.
+    pub async fn lose_power(&mut self, mut dice: Dice) -> anyhow::Result<()> {
+        self.power_loss = None;
+        self.shim().map_err(anyhow::Error::msg)?;
+        let all: BTreeSet<usize> = (0..self.nodes.len()).collect();
+        let taken = self.take_down(&all, libc::SIGKILL, END_MAX).await?;
+        let disk = |node: &Node| Some((node.sidecar.clone()?, node.directory.path().to_owned()));
+        let disks: Vec<(Sidecar, PathBuf)> = self.nodes.iter().filter_map(disk).collect();
+        let lost = task::blocking(move || lose(&disks, &mut dice)).await??;
+        self.power_loss = Some(PowerLoss { killed: taken.count, within: taken.within, lost });
+        Ok(())
+    }
+
+    /// The last loss of power; nothing when there was none, or it was interrupted.
+    pub fn power_loss(&self) -> Option<PowerLoss> {
+        self.power_loss
+    }
+
+    /// Copies the directory of a node that is down, for [`Replacement::OldCopy`].
+    ///
+    /// # Errors
+    /// It cannot be copied.
+    pub async fn copy_directory(&mut self, node: usize) -> anyhow::Result<()> {
+        self.assert_down(node)?;
+        let directory = self.nodes[node].directory.clone();
+        task::blocking(move || directory.copy()).await?
+    }
+
+    /// Moves the directory of a node that is down aside, and puts another one in its place; says what that is.
+    ///
+    /// # Errors
+    /// It cannot be done. The original is then aside or where it was, and comes back as below.
+    pub async fn replace_directory(&mut self, node: usize, by: Replacement, mut dice: Dice) -> anyhow::Result<String> {
+        self.assert_down(node)?;
+        let directory = self.nodes[node].directory.clone();
+        task::blocking(move || directory.replace(by, &mut dice)).await?
+    }
+
+    /// Kills the nodes that run on replacements, and gives them their directories back.
+    ///
+    /// # Errors
+    /// A node is not gone in time, or its directory cannot be moved.
+    pub async fn put_directories_back(&mut self) -> anyhow::Result<()> {
+        let replaced = |&node: &usize| self.nodes[node].directory.is_replaced();
+        let replaced: BTreeSet<usize> = (0..self.nodes.len()).filter(replaced).collect();
+        self.kill(&replaced).await?;
+        for node in replaced {
+            let directory = self.nodes[node].directory.clone();
+            task::blocking(move || directory.put_back()).await??;
+        }
+        Ok(())
+    }
+
+    fn assert_down(&mut self, node: usize) -> anyhow::Result<()> {
+        let alive = self.is_alive(node)?;
+        assert!(!alive, "the directory of n{} is in use", node + 1);
+        Ok(())
+    }
+}
+
+/// What is left of dead nodes' files counts as synced.
+fn lose(disks: &[(Sidecar, PathBuf)], dice: &mut Dice) -> anyhow::Result<Loss> {
+    let mut changes = Vec::new();
+    for _ in 0..PLANS_MAX {
+        changes.clear();
+        for (sidecar, directory) in disks {
+            let (found, names) = (power::find(directory)?, Names::on(directory)?);
+            changes.extend(power::plan(&sidecar.synced()?, &found, names, dice));
+        }
+        if Loss::of(&changes).bytes > 0 {
+            break;
+        }
+    }
+    power::apply(&changes)?;
+    for (sidecar, directory) in disks {
+        sidecar.rewrite(&Synced::all(&power::find(directory)?))?;
+    }
+    Ok(Loss::of(&changes))
+}

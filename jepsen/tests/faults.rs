@@ -1,0 +1,145 @@
+//! The faults of disks, directories and snapshots against three real nodes on the loopback interface, under load: each
+//! comes to be in force, the nodes take it as they must, it is healed, and no acknowledged put is lost.
+//!
+//! The short form has each fault once, `SHOW=full` five times. The seed is printed; `SEED=n` repeats it.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use trefoil_client::Client;
+use trefoil_jepsen::backend::Backend;
+use trefoil_jepsen::cluster::{Cluster, Shim};
+use trefoil_jepsen::history::FaultPhase;
+use trefoil_jepsen::nemesis::{FaultKind, Nemesis, flags};
+use trefoil_world::{clock, random, task};
+
+const KINDS: [FaultKind; 7] = [
+    FaultKind::PowerLoss,
+    FaultKind::SyncError,
+    FaultKind::DiskFull,
+    FaultKind::Amnesia,
+    FaultKind::Truncation,
+    FaultKind::OldCopy,
+    FaultKind::SnapshotUnderFire,
+];
+const NODES: usize = 3;
+const KEYS: u64 = 50;
+/// Enough that a snapshot takes a while, at this pace not so much that a node that needs one never catches up.
+const VALUE_BYTES: usize = 500;
+const PACE: Duration = Duration::from_millis(5);
+const PUT_MAX: Duration = Duration::from_secs(1);
+const READ_MAX: Duration = Duration::from_secs(30);
+/// As many puts first, so that logs and snapshots have some length.
+const PUTS_FIRST: u64 = 1000;
+
+/// Puts the numbers 1, 2, 3, … to keys in turn until it is told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    puts: JoinHandle<BTreeMap<u64, u64>>,
+}
+
+impl Load {
+    fn start(client: Client) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let puts = task::spawn(put_all(client, stop.clone()));
+        Load { stop, puts }
+    }
+
+    /// The last number at each key that was acknowledged.
+    async fn end(self) -> BTreeMap<u64, u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.puts.await.expect("the load does not panic")
+    }
+}
+
+fn key(number: u64) -> String {
+    format!("key{number:02}")
+}
+
+fn value(number: u64) -> Vec<u8> {
+    format!("{number:>VALUE_BYTES$}").into_bytes()
+}
+
+async fn put_all(client: Client, stop: Arc<AtomicBool>) -> BTreeMap<u64, u64> {
+    let mut acked = BTreeMap::new();
+    for number in 1.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        // What was not acknowledged may have been done: a later number is then the next to be seen.
+        if client.put(key(number % KEYS), value(number)).timeout(PUT_MAX).await.is_ok() {
+            acked.insert(number % KEYS, number);
+        }
+        clock::sleep(PACE).await;
+    }
+    acked
+}
+
+/// At every key stands the number that was acknowledged last, or one that came later.
+async fn expect_kept(client: &Client, acked: &BTreeMap<u64, u64>) {
+    assert!(acked.len() as u64 == KEYS, "the load has put every key");
+    for (&at, &number) in acked {
+        let reply = client.get(key(at)).timeout(READ_MAX).await.expect("the cluster is healed");
+        let text = reply.value().map(|value| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
+        let found: u64 = text.trim().parse().unwrap_or(0);
+        assert!(found >= number && found % KEYS == at, "{}: {number} was acknowledged, {found} is there", key(at));
+    }
+}
+
+fn kvd() -> PathBuf {
+    let given = env::var_os("KVD_BIN").map(PathBuf::from);
+    given.unwrap_or_else(|| {
+        let me = env::current_exe().expect("this test's path");
+        me.parent().and_then(Path::parent).expect("a folder of programs above it").join("kvd")
+    })
+}
+
+fn seed() -> u64 {
+    let given = env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
+    let seed = given.unwrap_or_else(random::next_u64);
+    println!("SEED={seed}");
+    seed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_fault_of_disks_comes_about_and_loses_nothing() {
+    let (seed, folder) = (seed(), tempfile::tempdir().expect("a folder"));
+    let backend = Backend::loopback(NODES).expect("places");
+    let shim = Shim::find(None).expect("the workspace is built");
+    let cluster = Cluster::start_under(shim, backend, &kvd(), &folder.path().join("run"), &flags(&KINDS)).await;
+    let mut cluster = cluster.expect("the nodes are ready");
+    let client = Client::builder(cluster.endpoints()).connect().await.expect("an endpoint");
+    for number in 1..PUTS_FIRST {
+        client.put(key(number % KEYS), value(0)).await.expect("nothing is wrong yet");
+    }
+    let load = Load::start(Client::builder(cluster.endpoints()).retries(false).connect().await.expect("an endpoint"));
+    let rounds = if env::var("SHOW").as_deref() == Ok("full") { 5 } else { 1 };
+    for (turn, kind) in (0..).zip(KINDS.iter().cycle().take(rounds * KINDS.len())) {
+        come_about(&mut cluster, *kind, seed.wrapping_add(turn)).await;
+    }
+    let acked = load.end().await;
+    println!("{} puts were acknowledged", acked.values().max().unwrap_or(&0));
+    expect_kept(&client, &acked).await;
+    assert!(cluster.ended().is_empty(), "{:?}", cluster.ended());
+    cluster.stop().await;
+}
+
+async fn come_about(cluster: &mut Cluster, kind: FaultKind, seed: u64) {
+    let (began, mut nemesis) = (clock::now(), Nemesis::new(&[kind], seed));
+    let leader = cluster.leader().await;
+    let seen = nemesis.inject(cluster, leader).await;
+    let in_force = began.elapsed();
+    let healed = nemesis.final_heal(cluster).await;
+    for (name, phase, detail) in seen.iter().chain(&healed) {
+        println!("{name}: {phase:?}: {detail}");
+    }
+    println!("{kind}: in force after {in_force:.1?}, healed after {:.1?}", began.elapsed());
+    assert!(seen.iter().any(|(_, phase, _)| *phase == FaultPhase::InForce), "{kind} came to be in force");
+    assert!(healed.iter().all(|(_, phase, _)| *phase == FaultPhase::Healed), "{kind} was healed");
+    assert!(nemesis.findings().is_empty(), "{:?}", nemesis.findings());
+}
