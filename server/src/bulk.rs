@@ -3,6 +3,8 @@
 //! They go to the engine beside the writer's queue, un-synced, one batch at a time for the whole node, at a bounded
 //! rate, and not at all while the engine holds writes back: bulk must never delay a vote.
 //!
+//! Rewriting tables ([`crate::give_back`]) writes at the same rate: it takes turns for what it has written.
+//!
 //! Left out: making such rows durable, which is the synced write's that makes them somebody's.
 
 use std::sync::Arc;
@@ -35,18 +37,34 @@ impl Bulk {
     /// The engine failed.
     pub async fn write(&self, batch: Batch) -> Result<(), EngineError> {
         let mut next = self.next.lock().await;
-        if let Some(next) = *next {
-            clock::sleep_until(next).await;
-        }
+        wait_until(*next).await;
         while self.engine.holds_back()? {
             clock::sleep(DELAYED_PAUSE).await;
         }
         let began = clock::now();
-        let takes = Duration::from_secs_f64(batch.bytes() as f64 / self.bytes_per_second as f64);
+        let takes = self.takes(batch.bytes() as u64);
         let engine = self.engine.clone();
         let written = task::blocking(move || engine.write(&batch, Durability::NoSync)).await;
         *next = Some(began + takes);
         written.map_err(|error| EngineError::Io(error.to_string()))?
+    }
+
+    /// Waits for its turn, and takes it for so many bytes that were written otherwise: what comes next waits as if they
+    /// were written now.
+    pub async fn turn(&self, bytes: u64) {
+        let mut next = self.next.lock().await;
+        wait_until(*next).await;
+        *next = Some(clock::now() + self.takes(bytes));
+    }
+
+    fn takes(&self, bytes: u64) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64)
+    }
+}
+
+async fn wait_until(next: Option<Instant>) {
+    if let Some(next) = next {
+        clock::sleep_until(next).await;
     }
 }
 
@@ -69,6 +87,20 @@ mod tests {
             written_at.push(began.elapsed().as_millis());
         }
         assert_eq!(written_at, [0, 500, 1000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_and_batches_share_the_rate() {
+        let bulk = Bulk::new(Arc::new(MemoryEngine::new()), 1000);
+        let began = clock::now();
+        let mut batch = Batch::new();
+        batch.put(Family::State, b"k", &[0; 499]);
+        bulk.turn(250).await;
+        assert_eq!(began.elapsed().as_millis(), 0);
+        bulk.write(batch).await.expect("memory does not fail");
+        assert_eq!(began.elapsed().as_millis(), 250);
+        bulk.turn(1).await;
+        assert_eq!(began.elapsed().as_millis(), 750);
     }
 
     #[tokio::test(start_paused = true)]

@@ -54,7 +54,7 @@ impl Health {
             draining: AtomicBool::new(false),
             stays_out: OnceLock::new(),
             disk_full: AtomicBool::new(false),
-            free_space: AtomicU64::new(u64::MAX),
+            free_space: AtomicU64::new(0),
             free_space_floor,
             lines: Mutex::default(),
         }
@@ -109,14 +109,27 @@ impl Health {
         }
     }
 
+    /// Takes note that nobody can say how much of the disk is free: what was known of puts stands, and
+    /// [`free_space`](Health::free_space) counts on nothing.
+    pub fn free_space_is_unknown(&self, why: &str) {
+        if self.free_space.swap(0, Ordering::Relaxed) > 0 {
+            warn!("how much of the disk is free is not known, and no space is given back: {why}");
+        }
+    }
+
     /// Whether less disk is free than the floor.
     pub fn disk_full(&self) -> bool {
         self.disk_full.load(Ordering::Relaxed)
     }
 
-    /// Bytes of disk that were free when it was last measured; all there are before that.
+    /// Bytes of disk that were free when it was last measured; 0 when that is not known.
     pub fn free_space(&self) -> u64 {
         self.free_space.load(Ordering::Relaxed)
+    }
+
+    /// Below as many bytes of free disk puts are refused.
+    pub fn free_space_floor(&self) -> u64 {
+        self.free_space_floor
     }
 
     /// Refuses what puts something while there is too little disk space left.

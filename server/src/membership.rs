@@ -108,8 +108,7 @@ impl Membership {
         shared.peer_service.member.store(Some(member.clone()));
         shared.serving.store(Some(Arc::new(serving(&shared, identity, router.clone()))));
         let line = WaitingLine::new(shared.health.clone());
-        let (engine, health) = (shared.engine.clone(), shared.health.clone());
-        let give_back = Arc::new(GiveBack::new(engine, health, shared.config.bulk_bytes_per_second));
+        let give_back = Arc::new(GiveBack::new(shared.engine.clone(), shared.health.clone(), shared.bulk.clone()));
         let next_comparison = clock::now() + shared.config.verify_interval.min(FIRST_COMPARISON);
         Ok(Membership {
             shared,
@@ -397,8 +396,10 @@ impl Membership {
     }
 
     fn check_disk(&self) {
-        let Ok(free) = disk::free_bytes(&self.shared.config.data_dir) else { return };
-        self.shared.health.note_free_space(free);
+        match disk::free_bytes(&self.shared.config.data_dir) {
+            Ok(free) => self.shared.health.note_free_space(free),
+            Err(error) => self.shared.health.free_space_is_unknown(&error.to_string()),
+        }
     }
 
     fn check_ready(&mut self, rows: &[PlacementRow]) {

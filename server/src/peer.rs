@@ -8,6 +8,8 @@
 //! Invariants:
 //!
 //! * A connection carries nothing before both sides have believed each other's opening words.
+//! * A connection of its own ([`Peers::dial`]) carries its opening words itself, and nobody has answered them when it is
+//!   handed out. So it goes first to where the node was believed last.
 //! * Every queue is bounded; a full one fails the call.
 //! * Addresses are hints and are looked up at every dial: a new one is tried at the latest 0.5 s ([`BACKOFF_MAX`]) after
 //!   those that were known before have failed, each within 3 s.
@@ -113,10 +115,11 @@ impl Peers {
         link.map(|link| link.why.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap_or_default()
     }
 
-    /// A connection of its own, for bulk or single calls.
+    /// A connection of its own, for bulk or single calls, with whoever answers first: it is not asked who it is.
     pub async fn dial(&self, node: NodeId) -> Result<PeerClient<Channel>, CallError> {
+        let believed = self.known_link(node).and_then(|link| link.believed_at());
         let mut why = "no address is known".to_owned();
-        for address in self.addresses.of(node) {
+        for address in self.addresses.of_believed(node, believed) {
             match dial(&address).await {
                 Ok(channel) => return Ok(channel),
                 Err(error) => why = format!("{address}: {error}"),
@@ -147,6 +150,7 @@ impl Peers {
                 waiting: Arc::default(),
                 connected: AtomicU64::new(0),
                 why: Mutex::default(),
+                believed_at: Mutex::default(),
                 client: Mutex::new(None),
             });
             let keep = KeepLink {
@@ -209,6 +213,8 @@ struct Link {
     connected: AtomicU64,
     /// Why there is no connection; empty while there is one.
     why: Mutex<String>,
+    /// The address at which the node's opening words were believed last. The link's task writes it, dials read it.
+    believed_at: Mutex<Option<String>>,
     client: Mutex<Option<PeerClient<Channel>>>,
 }
 
@@ -249,6 +255,14 @@ impl Link {
         *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
+    fn believed_at(&self) -> Option<String> {
+        self.believed_at.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_believed_at(&self, address: String) {
+        *self.believed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+    }
+
     fn set_client(&self, client: Option<PeerClient<Channel>>) {
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
     }
@@ -258,6 +272,8 @@ impl Link {
 struct Connection {
     /// For single calls.
     client: PeerClient<Channel>,
+    /// Where the peer was dialled.
+    address: String,
     outgoing: mpsc::Sender<Frame>,
     incoming: Streaming<Frame>,
     /// The peer's run id.
@@ -304,9 +320,10 @@ impl KeepLink {
             opened = dialler.open_any() => opened,
             never = fail_calls(calls, &link.waiting) => match never {},
         };
-        let Connection { client, outgoing, incoming, run } = opened?;
+        let Connection { client, address, outgoing, incoming, run } = opened?;
         let node = self.dialler.node;
         self.span.in_scope(|| info!(peer = %node, "connected"));
+        link.set_believed_at(address);
         link.set_client(Some(client));
         link.set_why(String::new());
         link.connected.store(1, Ordering::Relaxed);
@@ -374,7 +391,7 @@ impl Dialler {
         if node != self.node {
             return Err(format!("{node} answered instead of {}", self.node));
         }
-        Ok(Connection { client, outgoing, incoming, run: run_of(&hello) })
+        Ok(Connection { client, address: address.to_owned(), outgoing, incoming, run: run_of(&hello) })
     }
 
     /// Why the peer hung up on the opening words; one that has proof of this node's amnesia is believed.

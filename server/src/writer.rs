@@ -172,20 +172,24 @@ impl Loop {
     async fn write(&mut self, gathered: &mut Gathered) -> Result<(), EngineError> {
         self.position += 1;
         gathered.batch.put(Family::Node, key::node::POSITION, &self.position.to_be_bytes());
-        if has_bug(Bug::AckBeforeSync) {
-            self.engine.write(&gathered.batch, Durability::NoSync)?;
-            gathered.done.drain(..).for_each(|done| done());
-        }
         if has_bug(Bug::MarkBeforeSync) {
             self.mark.note(self.position)?;
         }
         match (gathered.durability, self.engine.sync_delay()) {
             (Durability::NoSync, _) => self.engine.write(&gathered.batch, Durability::NoSync)?,
+            (Durability::Sync, None) if has_bug(Bug::AckBeforeSync) => {
+                self.engine.write(&gathered.batch, Durability::NoSync)?;
+                gathered.done.drain(..).for_each(|done| done());
+                self.engine.write(&Batch::new(), Durability::Sync)?;
+            }
             (Durability::Sync, None) => self.engine.write(&gathered.batch, Durability::Sync)?,
             (Durability::Sync, Some(delay)) => {
                 self.engine.write(&gathered.batch, Durability::NoSync)?;
                 #[cfg(test)]
                 planted::call_back_early(gathered);
+                if has_bug(Bug::AckBeforeSync) {
+                    gathered.done.drain(..).for_each(|done| done());
+                }
                 trefoil_world::clock::sleep(delay).await;
                 self.engine.write(&Batch::new(), Durability::Sync)?;
             }

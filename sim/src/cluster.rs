@@ -19,7 +19,7 @@ use crate::disk::Disk;
 use crate::faults::{Directory, Down, Kind};
 use crate::machine::{Machine, TRUE_RATE_PPM};
 use crate::network::{HostId, Network, Weather};
-use crate::parameters::{Parameters, Part, dice};
+use crate::parameters::{Parameters, Part, Unsynced, dice};
 use crate::system;
 use crate::trace::Trace;
 
@@ -35,6 +35,8 @@ pub struct Cluster {
     /// Where the clients run; always up, and its clock is true.
     pub clients: Machine,
     now_ms: u64,
+    /// What losses of power leave.
+    unsynced: Unsynced,
     dice: Dice,
     trace: Trace,
     /// What nodes said when they ended by themselves.
@@ -82,6 +84,7 @@ impl Cluster {
             nodes,
             clients,
             now_ms: 0,
+            unsynced: parameters.unsynced,
             dice: dice_of_nodes,
             trace,
             ended: Arc::default(),
@@ -159,7 +162,7 @@ impl Cluster {
         self.network.cut_power(HostId(node));
         let this = &mut self.nodes[node];
         this.end();
-        this.disk.lose_power(&mut self.dice);
+        this.disk.lose_power(self.unsynced, &mut self.dice);
         this.unpowered = true;
     }
 

@@ -17,6 +17,8 @@ use trefoil_store::engine::Engine;
 use trefoil_store::engine::memory::MemoryEngine;
 use trefoil_store::mark::{FILE_BYTES, Mark};
 
+use crate::parameters::Unsynced;
+
 /// See the file's head.
 pub struct Disk {
     engine: MemoryEngine,
@@ -95,8 +97,11 @@ impl Disk {
     }
 
     /// Leaves what a loss of power leaves.
-    pub fn lose_power(&mut self, dice: &mut Dice) {
-        let kept = dice.below(self.engine.unsynced_batches() as u64 + 1) as usize;
+    pub fn lose_power(&mut self, unsynced: Unsynced, dice: &mut Dice) {
+        let kept = match unsynced {
+            Unsynced::PartlyKept => dice.below(self.engine.unsynced_batches() as u64 + 1) as usize,
+            Unsynced::AllLost => 0,
+        };
         let newest = self.mark_file();
         let (engine, mark) = match &self.old_engine {
             Some(old) => (old.crash(0), self.old_mark),
@@ -129,18 +134,20 @@ mod tests {
         vec![has(b"synced"), has(b"unsynced")]
     }
 
+    fn found_after_power_loss(unsynced: Unsynced, seed: u64) -> Vec<bool> {
+        let mut disk = Disk::new(Duration::from_millis(1), false);
+        write(&disk, b"synced", Durability::Sync);
+        write(&disk, b"unsynced", Durability::NoSync);
+        disk.lose_power(unsynced, &mut Dice::new(seed));
+        found(&disk)
+    }
+
     #[test]
     fn power_takes_only_what_was_not_synced() {
-        let mut seen = Vec::new();
-        for seed in 0..20 {
-            let mut disk = Disk::new(Duration::from_millis(1), false);
-            write(&disk, b"synced", Durability::Sync);
-            write(&disk, b"unsynced", Durability::NoSync);
-            disk.lose_power(&mut Dice::new(seed));
-            seen.push(found(&disk));
-        }
+        let seen: Vec<_> = (0..20).map(|seed| found_after_power_loss(Unsynced::PartlyKept, seed)).collect();
         assert!(seen.contains(&vec![true, true]) && seen.contains(&vec![true, false]));
         assert!(seen.iter().all(|found| found[0]), "what was synced is there");
+        assert!((0..20).all(|seed| found_after_power_loss(Unsynced::AllLost, seed) == [true, false]));
     }
 
     #[test]
@@ -159,7 +166,7 @@ mod tests {
         write(&disk, b"unsynced", Durability::Sync);
         disk.remember();
         write(&disk, b"synced", Durability::Sync);
-        disk.lose_power(&mut Dice::new(1));
+        disk.lose_power(Unsynced::PartlyKept, &mut Dice::new(1));
         assert_eq!(found(&disk), [false, true]);
     }
 }

@@ -23,6 +23,7 @@ pub struct Parameters {
     pub far: Option<(usize, u64)>,
     /// Of each node.
     pub machines: Vec<MachineParameters>,
+    pub unsynced: Unsynced,
     pub log_entries_kept: u64,
     pub verify_interval_s: u64,
     pub load: LoadParameters,
@@ -44,6 +45,14 @@ pub struct MachineParameters {
     pub rate_ppm: u64,
     /// How far its wall clock is off.
     pub wall_offset_ms: i64,
+}
+
+/// What a loss of power leaves of what was written and not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsynced {
+    /// Some prefix of it.
+    PartlyKept,
+    AllLost,
 }
 
 /// What clients do.
@@ -88,6 +97,7 @@ pub enum Part {
     Load,
     Workload,
     Session,
+    Unsynced,
 }
 
 /// The choices of one part of a seed's run.
@@ -115,6 +125,7 @@ impl Parameters {
             weather: weather(&mut dice),
             far,
             machines: (0..nodes).map(|_| machine(&mut dice, skewed, wrong)).collect(),
+            unsynced: unsynced(seed),
             log_entries_kept: *dice.pick(&[16, 32, 64, 200, 1000]),
             verify_interval_s: 2 + dice.below(10),
             load: load(&mut dice),
@@ -128,6 +139,10 @@ impl Parameters {
 
 fn workload(seed: u64) -> Name {
     *dice(seed, Part::Workload).pick(&Name::ALL)
+}
+
+fn unsynced(seed: u64) -> Unsynced {
+    *dice(seed, Part::Unsynced).pick(&[Unsynced::PartlyKept, Unsynced::PartlyKept, Unsynced::AllLost])
 }
 
 fn one_in(dice: &mut Dice, times: u64) -> bool {
@@ -183,8 +198,16 @@ mod tests {
     fn a_seed_stands_for_one_run() {
         assert_eq!(Parameters::of(7), Parameters::of(7));
         assert_ne!(Parameters::of(7), Parameters { seed: 7, ..Parameters::of(8) });
-        let parts =
-            [Part::Parameters, Part::Network, Part::Nodes, Part::Faults, Part::Load, Part::Workload, Part::Session];
+        let parts = [
+            Part::Parameters,
+            Part::Network,
+            Part::Nodes,
+            Part::Faults,
+            Part::Load,
+            Part::Workload,
+            Part::Session,
+            Part::Unsynced,
+        ];
         let first: BTreeSet<u64> = parts.into_iter().map(|part| dice(7, part).roll()).collect();
         assert_eq!(first.len(), parts.len(), "parts choose for themselves");
     }

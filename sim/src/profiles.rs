@@ -12,7 +12,7 @@ use trefoil_world::planted::Bug;
 use crate::faults::Kind;
 use crate::machine::TRUE_RATE_PPM;
 use crate::network::Weather;
-use crate::parameters::{FaultParameters, LoadParameters, MachineParameters, Parameters, SessionParameters};
+use crate::parameters::{FaultParameters, LoadParameters, MachineParameters, Parameters, SessionParameters, Unsynced};
 
 /// By then a cluster has formed.
 const FAULTS_FROM_MS: u64 = 3_000;
@@ -29,6 +29,7 @@ struct Profile {
     pause_ms: u64,
     /// How long a sync takes, node by node.
     sync_ms: [u64; 3],
+    unsynced: Unsynced,
     latency_max_ms: u64,
     lost_permille: u64,
     log_entries_kept: u64,
@@ -47,6 +48,7 @@ const PLAIN: Profile = Profile {
     lasts_ms: 1_000,
     pause_ms: 4_000,
     sync_ms: [4; 3],
+    unsynced: Unsynced::PartlyKept,
     latency_max_ms: 5,
     lost_permille: 0,
     log_entries_kept: 1_000,
@@ -73,8 +75,9 @@ fn profile(bug: Bug) -> Profile {
         Bug::AckBeforeSync => Profile {
             kinds: &[Kind::WholePowerLoss],
             lasts_ms: 500,
-            pause_ms: 8_000,
+            pause_ms: 4_000,
             sync_ms: [25; 3],
+            unsynced: Unsynced::AllLost,
             blind: true,
             ..BUSY
         },
@@ -121,6 +124,7 @@ pub fn provoking(bug: Bug, seed: u64) -> Parameters {
         },
         far: None,
         machines: profile.sync_ms.into_iter().map(machine).collect(),
+        unsynced: profile.unsynced,
         log_entries_kept: profile.log_entries_kept,
         verify_interval_s: VERIFY_INTERVAL_S,
         load: LoadParameters {

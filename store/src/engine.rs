@@ -179,6 +179,8 @@ pub struct Manifest {
 pub struct Usage {
     /// Bytes of the write-ahead log. A [`flush`](Engine::flush) gives them back.
     pub log_bytes: u64,
+    /// Bytes in memory that a [`flush`](Engine::flush) writes to tables, at most.
+    pub memory_bytes: u64,
     pub families: Vec<FamilyUsage>,
 }
 
@@ -191,15 +193,18 @@ pub struct FamilyUsage {
     /// An estimate of how many of them are of rows that were removed or replaced: a [`rewrite`](Engine::rewrite) gives
     /// them back, unless a snapshot or an iterator still sees these rows.
     pub dead_bytes: u64,
-    /// Whether ranges were removed that are not counted in `dead_bytes` before a [`flush`](Engine::flush).
-    pub unflushed_ranges: bool,
+    /// An estimate of the bytes of tables whose rows were removed as ranges, which are not counted in `dead_bytes`
+    /// before a [`flush`](Engine::flush). What is removed twice is counted twice.
+    pub unflushed_range_bytes: u64,
 }
 
-/// A portion of a family's tables that was rewritten.
+/// A portion of a family's tables that was rewritten, or left as it is for want of room.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rewritten {
-    /// Bytes of its tables before.
+    /// About as many bytes were written; 0 when it was left.
     pub bytes: u64,
+    /// Bytes of room it takes, if it was left.
+    pub wants: Option<u64>,
     /// The key at which the next portion begins; `None`: this was the last.
     pub next: Option<Vec<u8>>,
 }
@@ -222,8 +227,9 @@ pub trait Engine: Read + 'static {
     fn usage(&self) -> Result<Usage, EngineError>;
 
     /// Rewrites the next portion of the tables of `family`, from the key `from` on, without the rows that were removed
-    /// or replaced before the last [`flush`](Engine::flush). Changes nothing anybody can read. May take seconds, and of
-    /// the disk meanwhile as much as the portion's tables have: one of more than `room` bytes is left as it is.
+    /// or replaced before the last [`flush`](Engine::flush). Changes nothing anybody can read. May take seconds, and
+    /// room on the disk meanwhile: a portion that takes more than `room` bytes of it is left as it is. What is read
+    /// meanwhile keeps the room it takes until it has been read.
     fn rewrite(&self, family: Family, from: &[u8], room: u64) -> Result<Rewritten, EngineError>;
 
     /// `None`: a synced [`write`](Engine::write) waits for the disk itself. `Some`: the disk is simulated, and its

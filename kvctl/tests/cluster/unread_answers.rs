@@ -1,5 +1,8 @@
 //! Answers that nobody takes: what they hold is bounded, others are served meanwhile, and who takes nothing loses its
 //! connection once the server's patience is over.
+//!
+//! The node's room is full only until the first connection is given up. So several connections fill it at once, and that
+//! none was given up before is checked. No two of them can fill it: each has answers that wait for it.
 
 use std::fs;
 use std::time::Duration;
@@ -21,14 +24,14 @@ use crate::scenario::{Scenario, beside_others};
 use crate::wait::until;
 
 const NODE: Case = Case::new(
-    "512 MiB of answers",
+    "384 MiB of answers",
     "EXHAUSTED",
-    "room for answers is exhausted: the limit is 536870912; try again later",
+    "room for answers is exhausted: the limit is 402653184; try again later",
 );
 const CONNECTION: Case = Case::new(
-    "512 MiB of answers",
+    "384 MiB of answers",
     "EXHAUSTED",
-    "the connection's room for answers is exhausted: the limit is 268435456; try again later",
+    "the connection's room for answers is exhausted: the limit is 201326592; try again later",
 );
 pub const PROVOKED: [Case; 2] = [NODE, CONNECTION];
 
@@ -40,10 +43,15 @@ const VALUE_BYTES: usize = 1 << 20;
 const MESSAGE_BYTES_MAX: usize = 32 << 20;
 /// All that a client that reads nothing takes, of all answers together.
 const WINDOW: u32 = 65_535;
+/// What such a client takes of each answer.
+const SOME: u32 = WINDOW;
+const NOTHING: u32 = 0;
 /// Answers of 3 GB.
 const TXNS: usize = 200;
-/// Of each the server would have a few chunks ready, of a value each.
-const SCANS: usize = 300;
+/// Of each the server has four or five chunks ready, of a value each: together less than a connection's share.
+const SCANS: usize = 30;
+/// Connections that take nothing while the node's room is full.
+const UNREAD: usize = 3;
 const RSS_MAX: u64 = 1 << 30;
 /// What the log says of a connection that is given up.
 const GIVEN_UP: &str = "its reader took nothing";
@@ -65,29 +73,40 @@ async fn what_nobody_takes_is_bounded() {
     let reader = KvClient::new(raw::connected(&address).await).max_decoding_message_size(MESSAGE_BYTES_MAX);
     expect_large(&reader, "at first").await;
 
-    let mut txns = Unread::connect(&address).await;
-    txns.ask_txns(TXNS).await;
-    ledger.check(CONNECTION, &refused(&txns.kv, CONNECTION).await);
-    expect_large(&reader, "beside a connection that takes nothing").await;
-    let (mut scans, mut more) = (Unread::connect(&address).await, Unread::connect(&address).await);
-    scans.ask_scans(SCANS).await;
-    more.ask_txns(TXNS).await;
+    let mut scans = Unread::connect(&address, SOME).await;
+    let (mut txns, mut windowless) = (Unread::connect(&address, SOME).await, Unread::connect(&address, NOTHING).await);
+    tokio::join!(scans.ask_scans(SCANS), txns.ask_txns(TXNS), windowless.ask_txns(TXNS));
     ledger.check(NODE, &refused(&reader, NODE).await);
-    expect_small(&reader).await;
+    expect_gets(&reader).await;
+    expect_given_up(&mut cluster, 0, "before the node's room was seen to be full");
 
     until("room for a large answer again", GIVEN_UP_MAX, async || read_large(&reader).await.ok()).await;
     until("all connections that take nothing to be closed", GIVEN_UP_MAX, async || {
-        (cluster.nodes[0].running().log().matches(GIVEN_UP).count() >= 3).then_some(())
+        (given_up(&mut cluster) >= UNREAD).then_some(())
     })
     .await;
-    let process = cluster.nodes[0].running();
-    let given_up = process.log().matches(GIVEN_UP).count();
-    assert_eq!(given_up, 3, "expected no other connection to be closed; the log ends:\n{}", process.log_end());
     txns.expect_cut().await;
-    let rss = peak_rss_bytes(process.pid());
+    windowless.expect_cut().await;
+
+    let mut alone = Unread::connect(&address, SOME).await;
+    alone.ask_txns(TXNS).await;
+    ledger.check(CONNECTION, &refused(&alone.kv, CONNECTION).await);
+    expect_large(&reader, "beside a connection that takes nothing").await;
+    expect_given_up(&mut cluster, UNREAD, "before a connection's share was seen to be full");
+    let rss = peak_rss_bytes(cluster.nodes[0].running().pid());
     println!("{TXNS} answers of {VALUES} MiB twice and {SCANS} scans of as much were not taken; peak RSS {rss} bytes");
     assert!(rss < RSS_MAX, "expected the node never to have had more than {RSS_MAX} bytes, got {rss}");
     ledger.close();
+}
+
+/// Connections that the node has given up for what their readers did not take.
+fn given_up(cluster: &mut Cluster) -> usize {
+    cluster.nodes[0].running().log().matches(GIVEN_UP).count()
+}
+
+fn expect_given_up(cluster: &mut Cluster, expected: usize, when: &str) {
+    let end = cluster.nodes[0].running().log_end();
+    assert_eq!(given_up(cluster), expected, "expected so many connections to be given up {when}; the log ends:\n{end}");
 }
 
 /// A connection whose client takes nothing beyond its first window.
@@ -98,9 +117,10 @@ struct Unread {
 }
 
 impl Unread {
-    async fn connect(address: &str) -> Unread {
+    /// Its client takes `window` bytes of each answer, and of all together what the connection lets through.
+    async fn connect(address: &str, window: u32) -> Unread {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address makes a URI");
-        let endpoint = endpoint.initial_stream_window_size(WINDOW).initial_connection_window_size(WINDOW);
+        let endpoint = endpoint.initial_stream_window_size(window).initial_connection_window_size(WINDOW);
         let channel = endpoint.connect().await;
         let channel = channel.unwrap_or_else(|error| panic!("expected a connection to {address}: {error}"));
         Unread { kv: KvClient::new(channel), txns: Vec::new(), scans: Vec::new() }
@@ -144,10 +164,14 @@ impl Unread {
     }
 }
 
+fn large_key(number: u64) -> String {
+    format!("{LARGE}{number:08}")
+}
+
 /// A transaction that only reads, all large values.
 fn large() -> v1::TxnRequest {
     let read = |number| {
-        let range = v1::KeyRange { key: format!("{LARGE}{number:08}").into(), end: None };
+        let range = v1::KeyRange { key: large_key(number).into(), end: None };
         v1::Op { op: Some(Op::Range(v1::RangeOp { range: Some(range), ..v1::RangeOp::default() })) }
     };
     let txn = v1::Txn { success: (0..VALUES).map(read).collect(), ..v1::Txn::default() };
@@ -180,13 +204,17 @@ async fn refused(kv: &KvClient<Channel>, case: Case) -> Status {
     .await
 }
 
-async fn expect_small(kv: &KvClient<Channel>) {
+/// Puts and gets go on, also gets of large values: they have room of their own.
+async fn expect_gets(kv: &KvClient<Channel>) {
     let mut kv = kv.clone();
     let put = kv.put(bounded(raw::put("small", "v"), ATTEMPT_MAX)).await;
     put.unwrap_or_else(|status| panic!("expected a put without room for large answers: {status:?}"));
-    let get = kv.get(bounded(raw::get("small"), ATTEMPT_MAX)).await;
-    let found = get.unwrap_or_else(|status| panic!("expected a get without room for large answers: {status:?}"));
-    assert_eq!(found.into_inner().values.len(), 1, "expected what was put");
+    for (key, bytes) in [("small".to_owned(), 1), (large_key(0), VALUE_BYTES)] {
+        let get = kv.get(bounded(raw::get(&key), ATTEMPT_MAX)).await;
+        let found = get.unwrap_or_else(|status| panic!("expected a get of {key} beside a full room: {status:?}"));
+        let found: Vec<usize> = found.into_inner().values.iter().map(|pair| pair.value.len()).collect();
+        assert_eq!(found, [bytes], "expected what was put at {key}");
+    }
 }
 
 /// The most memory a process has had.

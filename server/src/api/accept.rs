@@ -4,7 +4,8 @@
 //! So is one whose reader takes nothing for [`READER_PATIENCE`] while something waits for it: counted answers
 //! (`answers.rs`), or bytes the socket does not take. Every few seconds the connection looks whether DATA was written since
 //! the last look. Only DATA counts: who answers pings, or sends them, takes nothing by that. How much of an answer has gone
-//! the frames that are written say ([`Written`]): a body is not asked for while its reader's window is closed.
+//! the frames that are written say ([`Written`]), not what HTTP/2 has asked for of it: that may be all of it while the
+//! reader's window is closed, or nothing.
 //!
 //! Left out: a reader that takes some answers and leaves others. It keeps its connection, and at most its share of the room.
 

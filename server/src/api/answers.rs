@@ -1,19 +1,25 @@
 //! Room for large answers: from before a request is carried out until its reader has taken what it was answered.
 //!
 //! An answer that is not taken waits in HTTP/2's queue, whole. So what may be answered with much reserves [`Room`] for the
-//! most it may get, and waits for it until its deadline. Once the answer is known its room shrinks to it, and travels with
-//! it: with the messages of a body ([`Counted`]) to [`hold`], and there into the bytes ([`Held`]) that HTTP/2 drops when it
-//! has written them, or when their stream or connection has ended. A chunk of a scan is such an answer. A get has no room
-//! reserved: it takes what it needs for what it has found, or is refused.
+//! most it may get, and waits for it until its deadline. Once the answer is known its room shrinks to it, becomes
+//! [`Untaken`] and travels with it: with the messages of a body ([`Counted`]) to [`hold`], and there into the bytes
+//! ([`Held`]) that HTTP/2 drops when it has written them, or when their stream or connection has ended. A chunk of a scan
+//! is such an answer.
 //!
-//! A connection has a share of the room, so that one that takes nothing leaves as much to the others. `accept.rs` closes it
-//! when its reader has taken nothing for too long, by what the [`Reader`] says.
+//! A get has no room reserved: it takes what it needs for what it has found, or is refused. It has a part of its own, in
+//! which nobody waits. In the other one whoever waits has taken all that is free into its hands, and a write holds room for
+//! the most it may get for as long as it waits for its quorum: gets would be refused for want of room that nobody uses.
+//!
+//! A connection has a share of each part, so that one that takes nothing leaves as much to the others. `accept.rs` closes it
+//! when its reader has taken nothing for too long, by what the [`Reader`] says: an answer waits for its reader from when it
+//! is known, whatever HTTP/2 has asked for of it.
 //!
 //! Invariants:
 //!
-//! * Without room nothing is done, so that what is refused for want of it was not done.
+//! * Without room nothing is written, so that what is refused for want of it was not done.
 //! * Nothing reserves more than a share: nobody waits for what cannot come.
 //! * The share comes first, then the node's room; room never grows. So who waits for room keeps nobody from giving room back.
+//! * Nobody waits for the gets' part.
 //!
 //! Left out: answers of up to 4 KiB, and those of other services, which are small: requests and connections bound their
 //! number. The message, which is there beside its bytes while it is encoded. What peers are answered: they take it. A value
@@ -37,21 +43,41 @@ use trefoil_world::clock::{self, Instant};
 use crate::error::Error;
 
 /// Bytes of large answers that may be under way or not yet taken, of all connections together.
-pub const ROOM_BYTES_MAX: usize = 512 << 20;
+pub const ROOM_BYTES_MAX: usize = 384 << 20;
 /// The same of one connection.
 pub const SHARE_BYTES_MAX: usize = ROOM_BYTES_MAX / 2;
+/// Bytes that besides gets alone may be answered with, of all connections together.
+pub const GETS_BYTES_MAX: usize = 128 << 20;
+/// The same of one connection.
+pub const GETS_SHARE_BYTES_MAX: usize = GETS_BYTES_MAX / 2;
 /// Bytes of one permit.
 const UNIT: usize = 1024;
 /// Answers up to this are not counted.
 const SMALL_BYTES_MAX: usize = 4 << 10;
 
+/// The two parts of a node's room, or of a connection's share, in permits of [`UNIT`] bytes.
+#[derive(Debug)]
+struct Parts {
+    /// For all answers; there may be a queue.
+    any: Arc<Semaphore>,
+    /// For gets only.
+    gets: Arc<Semaphore>,
+}
+
+impl Parts {
+    fn of_bytes(any: usize, gets: usize) -> Parts {
+        let semaphore = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT));
+        Parts { any: semaphore(any), gets: semaphore(gets) }
+    }
+}
+
 /// The room of a node.
 #[derive(Debug)]
-pub struct AnswerRoom(Arc<Semaphore>);
+pub struct AnswerRoom(Parts);
 
 impl Default for AnswerRoom {
     fn default() -> AnswerRoom {
-        AnswerRoom(Arc::new(Semaphore::new(ROOM_BYTES_MAX / UNIT)))
+        AnswerRoom(Parts::of_bytes(ROOM_BYTES_MAX, GETS_BYTES_MAX))
     }
 }
 
@@ -61,29 +87,33 @@ impl AnswerRoom {
     /// # Errors
     /// `Exhausted` when there was none until the deadline.
     pub async fn reserve(&self, reader: &Arc<Reader>, bytes: usize, deadline: Instant) -> Result<Room, Error> {
-        let units = units(bytes);
-        let share = clock::timeout_at(deadline, reader.share.clone().acquire_many_owned(units)).await;
+        let units = units(bytes, SHARE_BYTES_MAX);
+        let share = clock::timeout_at(deadline, reader.share.any.clone().acquire_many_owned(units)).await;
         let share = share.map_err(|_| share_exhausted())?.map_err(|_| share_exhausted())?;
-        let node = clock::timeout_at(deadline, self.0.clone().acquire_many_owned(units)).await;
+        let node = clock::timeout_at(deadline, self.0.any.clone().acquire_many_owned(units)).await;
         let node = node.map_err(|_| room_exhausted())?.map_err(|_| room_exhausted())?;
         Ok(Room { share, node, reader: reader.clone() })
     }
 
-    /// The response of a read that had no room reserved.
+    /// The response of a get, which had no room reserved.
     ///
     /// # Errors
     /// `Exhausted` when it needs room and there is none now.
-    pub fn response_of_read<T: Message>(&self, reader: &Arc<Reader>, message: T) -> Result<Response<T>, Error> {
+    pub fn response_of_get<T: Message>(&self, reader: &Arc<Reader>, message: T) -> Result<Response<T>, Error> {
         let bytes = message.encoded_len();
         let room = (bytes > SMALL_BYTES_MAX).then(|| self.try_reserve(reader, bytes)).transpose()?;
         Ok(response(message, room))
     }
 
+    /// Room for what a get has found: in the gets' part, or where that is full in the other one, if there is some.
     fn try_reserve(&self, reader: &Arc<Reader>, bytes: usize) -> Result<Room, Error> {
-        let units = units(bytes);
-        let share = reader.share.clone().try_acquire_many_owned(units).map_err(|_| share_exhausted())?;
-        let node = self.0.clone().try_acquire_many_owned(units).map_err(|_| room_exhausted())?;
-        Ok(Room { share, node, reader: reader.clone() })
+        let units = units(bytes, GETS_SHARE_BYTES_MAX);
+        let take = |share: &Arc<Semaphore>, node: &Arc<Semaphore>| -> Result<Room, Error> {
+            let share = share.clone().try_acquire_many_owned(units).map_err(|_| share_exhausted())?;
+            let node = node.clone().try_acquire_many_owned(units).map_err(|_| room_exhausted())?;
+            Ok(Room { share, node, reader: reader.clone() })
+        };
+        take(&reader.share.gets, &self.0.gets).or_else(|_| take(&reader.share.any, &self.0.any))
     }
 }
 
@@ -95,8 +125,8 @@ fn share_exhausted() -> Error {
     Error::Exhausted { what: "the connection's room for answers".into(), limit: SHARE_BYTES_MAX as u64 }
 }
 
-fn units(bytes: usize) -> u32 {
-    bytes.min(SHARE_BYTES_MAX).div_ceil(UNIT) as u32
+fn units(bytes: usize, bytes_max: usize) -> u32 {
+    bytes.min(bytes_max).div_ceil(UNIT) as u32
 }
 
 /// The most bytes that `op` may be answered with, when no pair has more than `pair_max`; 0 when that is little in any
@@ -127,14 +157,14 @@ fn pairs_max(range: &KeyRange, limit: Option<u64>) -> usize {
 /// Whom the answers of one connection are for.
 #[derive(Debug)]
 pub struct Reader {
-    share: Arc<Semaphore>,
-    /// Counted answers in HTTP/2's hands.
+    share: Parts,
+    /// Known answers that are counted and not taken whole.
     untaken: AtomicUsize,
 }
 
 impl Default for Reader {
     fn default() -> Reader {
-        Reader { share: Arc::new(Semaphore::new(SHARE_BYTES_MAX / UNIT)), untaken: AtomicUsize::new(0) }
+        Reader { share: Parts::of_bytes(SHARE_BYTES_MAX, GETS_SHARE_BYTES_MAX), untaken: AtomicUsize::new(0) }
     }
 }
 
@@ -145,7 +175,7 @@ impl Reader {
     }
 }
 
-/// Room for an answer; free again when it is dropped.
+/// Room for an answer that is not known yet; free again when it is dropped.
 #[derive(Debug)]
 pub struct Room {
     share: OwnedSemaphorePermit,
@@ -154,26 +184,43 @@ pub struct Room {
 }
 
 impl Room {
-    /// What of it an answer of `bytes` needs.
-    pub fn shrunk_to(mut self, bytes: usize) -> Option<Room> {
+    /// What of it the answer needs, which is known now and has `bytes`.
+    pub fn shrunk_to(mut self, bytes: usize) -> Option<Untaken> {
         if bytes <= SMALL_BYTES_MAX {
             return None;
         }
-        let needed = units(bytes) as usize;
+        let needed = bytes.div_ceil(UNIT);
         for permits in [&mut self.share, &mut self.node] {
             drop(permits.split(permits.num_permits().saturating_sub(needed)));
         }
-        Some(self)
+        Some(Untaken::of(self))
+    }
+}
+
+/// The room of an answer that waits for its reader, who is awaited until this is dropped.
+#[derive(Debug)]
+pub struct Untaken(Room);
+
+impl Untaken {
+    fn of(room: Room) -> Untaken {
+        room.reader.untaken.fetch_add(1, Ordering::Relaxed);
+        Untaken(room)
+    }
+}
+
+impl Drop for Untaken {
+    fn drop(&mut self) {
+        self.0.reader.untaken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// The response of what had `room` reserved, if it had to.
 pub fn response<T: Message>(message: T, room: Option<Room>) -> Response<T> {
-    let room = room.and_then(|room| room.shrunk_to(message.encoded_len()));
+    let untaken = room.and_then(|room| room.shrunk_to(message.encoded_len()));
     let mut response = Response::new(message);
-    if room.is_some() {
+    if untaken.is_some() {
         let counted = Counted::default();
-        counted.add(room);
+        counted.add(untaken);
         response.extensions_mut().insert(counted);
     }
     response
@@ -184,21 +231,21 @@ pub fn response<T: Message>(message: T, room: Option<Room>) -> Response<T> {
 #[derive(Clone, Debug, Default)]
 pub struct Counted {
     // The stream of a body's messages adds to it, the body takes from it.
-    rooms: Arc<Mutex<Vec<Room>>>,
+    untaken: Arc<Mutex<Vec<Untaken>>>,
 }
 
 impl Counted {
     /// Adds the room of the next message.
-    pub fn add(&self, room: Option<Room>) {
-        self.lock().extend(room);
+    pub fn add(&self, untaken: Option<Untaken>) {
+        self.lock().extend(untaken);
     }
 
-    fn take(&self) -> Vec<Room> {
+    fn take(&self) -> Vec<Untaken> {
         std::mem::take(&mut *self.lock())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Room>> {
-        self.rooms.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Untaken>> {
+        self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -235,39 +282,22 @@ impl http_body::Body for CountedBody {
     }
 }
 
-fn held(bytes: Bytes, rooms: Vec<Room>) -> Bytes {
-    match rooms.is_empty() {
+fn held(bytes: Bytes, untaken: Vec<Untaken>) -> Bytes {
+    match untaken.is_empty() {
         true => bytes,
-        false => Bytes::from_owner(Held::new(bytes, rooms)),
+        false => Bytes::from_owner(Held { bytes, _untaken: untaken }),
     }
 }
 
 /// Bytes in HTTP/2's hands, and their room.
 struct Held {
     bytes: Bytes,
-    rooms: Vec<Room>,
-}
-
-impl Held {
-    fn new(bytes: Bytes, rooms: Vec<Room>) -> Held {
-        for room in &rooms {
-            room.reader.untaken.fetch_add(1, Ordering::Relaxed);
-        }
-        Held { bytes, rooms }
-    }
+    _untaken: Vec<Untaken>,
 }
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        for room in &self.rooms {
-            room.reader.untaken.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 }
 
@@ -328,9 +358,18 @@ mod tests {
         }
     }
 
-    /// Bytes that are free on the node, and of the reader's share.
+    /// Bytes that are free on the node for all answers, and of the reader's share.
     fn free(room: &AnswerRoom, reader: &Reader) -> (usize, usize) {
-        (room.0.available_permits() * UNIT, reader.share.available_permits() * UNIT)
+        (room.0.any.available_permits() * UNIT, reader.share.any.available_permits() * UNIT)
+    }
+
+    /// The same of the gets' part.
+    fn free_for_gets(room: &AnswerRoom, reader: &Reader) -> (usize, usize) {
+        (room.0.gets.available_permits() * UNIT, reader.share.gets.available_permits() * UNIT)
+    }
+
+    fn message(bytes: usize) -> v1::GetResponse {
+        v1::GetResponse { context: vec![0; bytes].into(), ..v1::GetResponse::default() }
     }
 
     #[tokio::test(start_paused = true)]
@@ -349,31 +388,51 @@ mod tests {
         assert_eq!(free(&node, &readers[0]), (ROOM_BYTES_MAX, SHARE_BYTES_MAX));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_room_keeps_no_get_from_being_answered() {
+        let (node, reader): (AnswerRoom, Arc<Reader>) = Default::default();
+        let deadline = clock::now() + Duration::from_secs(5);
+        let most = node.reserve(&reader, SHARE_BYTES_MAX - 9 * UNIT, deadline).await.expect("an empty room");
+        let mut waiting = Box::pin(node.reserve(&reader, 10 * UNIT, deadline));
+        assert!(futures::poll!(&mut waiting).is_pending(), "expected more than is left to be waited for");
+        assert_eq!(free(&node, &reader).1, 0, "expected who waits to have taken what is left");
+        drop(node.response_of_get(&reader, message(9 * UNIT)).expect("room of the gets' own"));
+        let gets = node.try_reserve(&reader, GETS_SHARE_BYTES_MAX).expect("all room of the gets' own");
+        let refused = node.response_of_get(&reader, message(8 * UNIT)).err();
+        assert_eq!(refused, Some(share_exhausted()), "expected a get not to take what another one waits for");
+        drop(waiting);
+        let beyond = node.response_of_get(&reader, message(8 * UNIT)).expect("room that nobody waits for");
+        drop((most, gets, beyond));
+        assert_eq!(free(&node, &reader), (ROOM_BYTES_MAX, SHARE_BYTES_MAX));
+        assert_eq!(free_for_gets(&node, &reader), (GETS_BYTES_MAX, GETS_SHARE_BYTES_MAX));
+    }
+
     #[tokio::test]
     async fn room_shrinks_to_the_answer() {
-        let (node, reader) = (AnswerRoom::default(), Arc::default());
+        let (node, reader): (AnswerRoom, Arc<Reader>) = Default::default();
         for (bytes, needed) in
             [(0, 0), (SMALL_BYTES_MAX, 0), (SMALL_BYTES_MAX + 1, SMALL_BYTES_MAX + UNIT), (MOST, 9 * UNIT)]
         {
             let room = node.reserve(&reader, 9 * UNIT, clock::now()).await.expect("an empty room");
-            let room = room.shrunk_to(bytes);
+            let untaken = room.shrunk_to(bytes);
             let free = free(&node, &reader);
             assert_eq!(free, (ROOM_BYTES_MAX - needed, SHARE_BYTES_MAX - needed), "an answer of {bytes} bytes");
-            drop(room);
+            assert_eq!(reader.is_awaited(), needed > 0, "an answer of {bytes} bytes");
+            drop(untaken);
+            assert!(!reader.is_awaited(), "an answer of {bytes} bytes that was taken");
         }
     }
 
     #[tokio::test]
     async fn bytes_hold_the_room_of_their_message_until_they_are_dropped() {
-        let (node, reader) = (AnswerRoom::default(), Arc::default());
-        let message = |bytes: usize| v1::GetResponse { context: vec![0; bytes].into(), ..v1::GetResponse::default() };
-        let small = node.response_of_read(&reader, message(9)).expect("a small answer");
+        let (node, reader): (AnswerRoom, Arc<Reader>) = Default::default();
+        let small = node.response_of_get(&reader, message(9)).expect("a small answer");
         assert!(small.extensions().is_empty(), "expected a small answer not to be counted");
-        let (_, _, extensions) = node.response_of_read(&reader, message(9 * UNIT)).expect("an empty room").into_parts();
+        let (_, _, extensions) = node.response_of_get(&reader, message(9 * UNIT)).expect("an empty room").into_parts();
         let mut response = http::Response::new(Body::new("the message".to_owned()));
         *response.extensions_mut() = extensions;
         let mut body = hold(response).into_body();
-        assert!(!reader.is_awaited(), "expected nothing in HTTP/2's hands yet");
+        assert!(reader.is_awaited(), "expected the reader to be awaited before HTTP/2 asks for the bytes");
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.expect("a frame").expect("no error");
         drop(body);
         let (front, back) = {
@@ -382,9 +441,9 @@ mod tests {
         };
         assert_eq!((&front[..], &back[..]), (&b"the"[..], &b" message"[..]));
         drop(front);
-        assert!(reader.is_awaited() && free(&node, &reader).0 < ROOM_BYTES_MAX - 9 * UNIT);
+        assert!(reader.is_awaited() && free_for_gets(&node, &reader).0 < GETS_BYTES_MAX - 9 * UNIT);
         drop(back);
         assert!(!reader.is_awaited());
-        assert_eq!(free(&node, &reader), (ROOM_BYTES_MAX, SHARE_BYTES_MAX));
+        assert_eq!(free_for_gets(&node, &reader), (GETS_BYTES_MAX, GETS_SHARE_BYTES_MAX));
     }
 }

@@ -7,7 +7,10 @@
 //!
 //! * Bytes of requests in hand are counted from their arrival to their answer, and bounded.
 //! * What may be answered with much is carried out once there is room for the answer (`answers.rs`), and holds nothing that
-//!   others wait for until then.
+//!   others wait for until then. What may write has the room before it goes to the log: without room it was not done. What
+//!   only reads takes it behind the quorum's answer, once its state is pinned: so nothing that waits for a quorum keeps room
+//!   from reads that need none. A pinned state keeps its space on the disk and no place of the long reads, which are taken
+//!   for the reading itself.
 //! * All chunks of a scan are of one revision.
 
 use std::pin::Pin;
@@ -28,7 +31,7 @@ use trefoil_store::mvcc;
 use trefoil_world::clock::{self, Instant};
 
 use crate::api::accept::Accepted;
-use crate::api::answers::{self, Counted, Reader, Room};
+use crate::api::answers::{self, Counted, Reader, Room, Untaken};
 use crate::api::{MaybeServing, READER_PATIENCE, REQUEST_BYTES_MAX, REQUEST_UNIT, Serving, convert, deadline, serving};
 use crate::error::Error;
 use crate::replication::Consistency;
@@ -67,7 +70,7 @@ struct Done {
 }
 
 /// A chunk of a scan with its room, or how the scan ended.
-type Chunk = (Result<v1::ScanResponse, Status>, Option<Room>);
+type Chunk = (Result<v1::ScanResponse, Status>, Option<Untaken>);
 
 impl KvService {
     async fn begin<T: Message>(&self, request: &Request<T>, header: Option<v1::RequestHeader>) -> Result<Call, Error> {
@@ -127,8 +130,8 @@ impl Call {
     async fn read_txn(&self, txn: Txn, consistency: Consistency) -> Result<Response<v1::TxnResponse>, Error> {
         let op = Op::Txn(txn);
         mvcc::check(&op, &self.serving.limits)?;
-        let room = self.room_for_answer(&op).await?;
         let pinned = self.serving.router.scan(&self.keyspace, consistency, self.deadline).await?;
+        let room = self.room_for_answer(&op).await?;
         let Reply::Txn { succeeded, replies } = pinned.read_txn(op).await? else {
             return Err(Error::Broken { why: "an answer to another question".into() });
         };
@@ -196,7 +199,7 @@ impl Kv for KvService {
             context: convert::context(answer.revision),
             consistency: Some(convert::effective(answer.effective)),
         };
-        call.serving.answers.response_of_read(&call.reader, message).map_err(Status::from)
+        call.serving.answers.response_of_get(&call.reader, message).map_err(Status::from)
     }
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
@@ -266,8 +269,8 @@ impl Kv for KvService {
         });
         let counted = Counted::default();
         let of_response = counted.clone();
-        let stream = tokio_stream::wrappers::ReceiverStream::new(stream).map(move |(chunk, room)| {
-            counted.add(room);
+        let stream = tokio_stream::wrappers::ReceiverStream::new(stream).map(move |(chunk, untaken)| {
+            counted.add(untaken);
             chunk
         });
         let mut response: Response<Self::ScanStream> = Response::new(Box::pin(stream));
@@ -365,8 +368,8 @@ async fn send_chunks(
             context: convert::context(pinned.revision()),
             consistency: Some(convert::effective(pinned.effective)),
         };
-        let room = room.shrunk_to(chunk.encoded_len());
-        match clock::timeout(READER_PATIENCE, chunks.send((Ok(chunk), room))).await {
+        let untaken = room.shrunk_to(chunk.encoded_len());
+        match clock::timeout(READER_PATIENCE, chunks.send((Ok(chunk), untaken))).await {
             Ok(Ok(())) if !last => {}
             // A reader that takes nothing would pin this state for ever.
             Ok(_) | Err(_) => return Ok(()),

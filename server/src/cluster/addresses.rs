@@ -9,7 +9,10 @@
 //! Invariants:
 //!
 //! * What a node said itself comes before what the map says, and that before the flags. What was heard of it from another
-//!   one comes first of all while it is of a later start, and not at all otherwise.
+//!   one comes first of all while it is of a later start, and not at all otherwise. Its own word ends what was heard of it
+//!   before: nobody's hearsay outlasts it, whatever start it claims.
+//! * Whoever cannot tell who answers an address tries the one first at which the node was believed last: hearsay is nobody's
+//!   promise.
 //! * Hearsay is never passed on, and one word of each kind is kept of a node; none that nobody could dial.
 //! * No address comes twice.
 //!
@@ -67,11 +70,12 @@ impl AddressBook {
         &self.map
     }
 
-    /// Takes note of what a believed node of this cluster says of itself, unless nobody could dial it.
+    /// Takes note of what a believed node of this cluster says of itself, unless nobody could dial it; what others said
+    /// of it is forgotten.
     pub fn hear(&self, node: NodeId, word: Word) {
         if is_dialable(&word.address) {
             let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.entry(node).or_default().said = Some(word);
+            heard.insert(node, Heard { said: Some(word), hearsay: None });
         }
     }
 
@@ -92,12 +96,17 @@ impl AddressBook {
         heard.iter().filter_map(|(node, heard)| Some((*node, heard.said.clone()?))).collect()
     }
 
-    /// Addresses at which to try a node, in this order.
+    /// Addresses at which to try a node, in this order, when the node that answers is asked who it is.
     pub fn of(&self, node: NodeId) -> Vec<String> {
+        self.of_believed(node, None)
+    }
+
+    /// The same when it is not: first the one at which the node was believed last.
+    pub fn of_believed(&self, node: NodeId, believed: Option<String>) -> Vec<String> {
         let (hearsay, said) = self.heard_of(node);
         let mapped = self.map.load().nodes.get(&node).map(|record| record.peer_address.clone());
         let mut addresses = Vec::new();
-        for address in [hearsay, said, mapped, self.given.get(&node).cloned()].into_iter().flatten() {
+        for address in [believed, hearsay, said, mapped, self.given.get(&node).cloned()].into_iter().flatten() {
             if !address.is_empty() && !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -163,7 +172,8 @@ mod tests {
 
     #[test]
     fn the_latest_word_comes_first() {
-        let cases: [(bool, &[By], &[&str]); 11] = [
+        const FAR: u64 = u64::MAX;
+        let cases: [(bool, &[By], &[&str]); 13] = [
             (true, &[], &["mapped:1", "given:1"]),
             (false, &[], &["given:1"]),
             (true, &[Itself(1, "said:1")], &["said:1", "mapped:1", "given:1"]),
@@ -175,6 +185,12 @@ mod tests {
             (true, &[Itself(1, "said:1"), Another(2, "told:1")], &["told:1", "said:1", "mapped:1", "given:1"]),
             (true, &[Another(2, "told:1"), Itself(2, "said:1")], &["said:1", "mapped:1", "given:1"]),
             (true, &[Another(2, "told:1"), Another(1, "older:1")], &["told:1", "mapped:1", "given:1"]),
+            (true, &[Another(FAR, "lie:1"), Itself(1, "said:1")], &["said:1", "mapped:1", "given:1"]),
+            (
+                true,
+                &[Another(FAR, "lie:1"), Itself(1, "said:1"), Another(2, "told:1")],
+                &["told:1", "said:1", "mapped:1", "given:1"],
+            ),
         ];
         for (place, (mapped, words, expected)) in cases.into_iter().enumerate() {
             let book = book(mapped);
@@ -186,6 +202,22 @@ mod tests {
             }
             assert_eq!(book.of(NODE), expected, "case {place}");
             assert_eq!(book.of(NodeId(3)), Vec::<String>::new(), "nothing is known of another node");
+        }
+    }
+
+    #[test]
+    fn where_a_node_was_believed_comes_before_hearsay() {
+        let book = book(true);
+        book.hear(NODE, word(1, "said:1"));
+        book.overhear(NODE, word(2, "told:1"));
+        let others = ["told:1", "said:1", "mapped:1", "given:1"];
+        for (believed, expected) in [
+            (None, others.to_vec()),
+            (Some("before:1"), [&["before:1"][..], &others].concat()),
+            (Some("said:1"), vec!["said:1", "told:1", "mapped:1", "given:1"]),
+            (Some("told:1"), others.to_vec()),
+        ] {
+            assert_eq!(book.of_believed(NODE, believed.map(str::to_owned)), expected, "believed at {believed:?}");
         }
     }
 

@@ -296,8 +296,8 @@ pub fn snapshot_rows(
                 next = Some(row.to_vec());
                 return trefoil_store::engine::Visit::Stop;
             }
-            let is_reply = family == Family::State && key::state::decode_reply(row).is_some();
-            if planted::is(Bug::RequestTableLost) && is_reply {
+            let is_reply = || family == Family::State && key::state::decode_reply(row).is_some();
+            if planted::is(Bug::RequestTableLost) && is_reply() {
                 return trefoil_store::engine::Visit::Next;
             }
             put_row(&mut rows, place, row, value);

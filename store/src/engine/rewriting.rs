@@ -120,14 +120,20 @@ fn give_back(end: End) {
     let engine = RocksEngine::open(folder.path()).expect("a fresh database");
     fill(&engine, 1);
     end.befall(&engine);
-    let ranges = matches!(end, End::DeletedAsRange | End::Removed);
-    assert_eq!(usage(&engine).unflushed_ranges, ranges, "{end:?}");
+    let removed = usage(&engine).unflushed_range_bytes;
+    match end {
+        End::DeletedAsRange | End::Removed => {
+            let bytes = u64::from(ROWS - LIVING) * ROW_BYTES as u64;
+            assert!(removed >= bytes / 2, "{end:?}: expected about {bytes} bytes to be noted, not {removed}");
+        }
+        End::Deleted | End::Replaced => assert_eq!(removed, 0, "{end:?}"),
+    }
     engine.flush().expect("flushed");
     let (content_before, before) = (content(&engine), usage(&engine));
     let (bytes_before, living) = (bytes_below(folder.path()), u64::from(end.living()) * ROW_BYTES as u64);
     let dead = before.table_bytes - living;
     assert!(
-        !before.unflushed_ranges && before.dead_bytes >= dead / 2,
+        before.unflushed_range_bytes == 0 && before.dead_bytes >= dead / 2,
         "{end:?}: expected {dead} dead bytes: {before:?}"
     );
     assert!(!rewrite(&engine, 1), "{end:?}: expected nothing to be rewritten without room");
@@ -148,6 +154,50 @@ fn give_back(end: End) {
 #[test]
 fn what_no_longer_lives_is_given_back() {
     [End::Deleted, End::DeletedAsRange, End::Removed, End::Replaced].into_iter().for_each(give_back);
+}
+
+/// A snapshot does not keep more than it sees, nor longer than it lives: RocksDB merges its rows by itself after it.
+#[test]
+fn what_a_snapshot_sees_is_given_back_after_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = RocksEngine::open(folder.path()).expect("a fresh database");
+    fill(&engine, 1);
+    let full = usage(&engine).table_bytes;
+    let snapshot = engine.snapshot();
+    End::Deleted.befall(&engine);
+    engine.flush().expect("flushed");
+    rewrite(&engine, u64::MAX);
+    let last = snapshot.get(FAMILY, &key(ROWS - 1)).expect("readable");
+    assert_eq!(last.as_deref(), Some(row(ROWS - 1, 1).as_slice()), "a snapshot does not move");
+    let kept = usage(&engine).table_bytes;
+    assert!(kept >= full - full / 8, "expected the {full} bytes that are seen to be kept, not {kept}");
+    // RocksDB looks at what is older than the newest write only.
+    let mut batch = Batch::new();
+    batch.put(Family::Node, b"later", b"row");
+    engine.write(&batch, Durability::NoSync).expect("written");
+    drop(snapshot);
+    engine.wait_for_merges();
+    let after = usage(&engine).table_bytes;
+    assert!(after < full / 2, "expected less than half of {full} bytes once nobody sees them, not {after}");
+}
+
+/// The room a portion is said to take is enough to be asked for, and a byte less is not.
+#[test]
+fn a_portion_says_what_room_it_takes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let engine = RocksEngine::open(folder.path()).expect("a fresh database");
+    fill(&engine, 1);
+    End::Deleted.befall(&engine);
+    engine.flush().expect("flushed");
+    let before = usage(&engine).table_bytes;
+    let left = engine.rewrite(FAMILY, b"", 1).expect("left");
+    let wants = left.wants.expect("too little room");
+    assert!(left.bytes == 0 && wants >= before, "expected room for at least {before} bytes: {left:?}");
+    assert_eq!(engine.rewrite(FAMILY, b"", wants - 1).expect("left"), left);
+    assert_eq!(usage(&engine).table_bytes, before);
+    let rewritten = engine.rewrite(FAMILY, b"", wants).expect("rewritten");
+    assert!(rewritten.wants.is_none() && rewritten.bytes >= before, "expected all to be rewritten: {rewritten:?}");
+    assert!(usage(&engine).table_bytes < before / 2);
 }
 
 #[test]

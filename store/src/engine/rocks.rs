@@ -9,9 +9,9 @@
 //! is seldom written keeps all files since; above `WAL_BYTES_MAX` in all RocksDB flushes such families. A flush syncs
 //! the finished files of the log first, so no table is ever ahead of the log. Rows that were removed or replaced stay
 //! until a merge meets them. One merge runs at a time, and needs room for what it reads: from level 0 its tables
-//! (RocksDB begins at four, of `MEMTABLE_BYTES` each) and the next level's, about `LEVEL_BYTES`; from any other about
-//! `MERGE_BYTES_MAX`. So while merges keep up with writes, one takes less than 200 MiB. When they are asked for: the
-//! server's `give_back.rs`.
+//! (RocksDB begins at four, of `MEMTABLE_BYTES` each) and the next level's, about `LEVEL_BYTES`; from any other up to
+//! twice `MERGE_BYTES_MAX`. So while merges keep up with writes, one takes less than 200 MiB. When they are asked for:
+//! the server's `give_back.rs`; what one takes that is asked for: `tables.rs`.
 //!
 //! Invariants:
 //!
@@ -23,17 +23,17 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, CompactOptions, DBCompressionType, DBRecoveryMode,
-    DBWithThreadMode, ErrorKind, FlushOptions, LiveFile, Options, ReadOptions, SingleThreaded, SnapshotWithThreadMode,
-    WriteBatch, WriteOptions,
+    DBWithThreadMode, ErrorKind, FlushOptions, LiveFile, Options, Range, ReadOptions, SingleThreaded,
+    SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 
-use crate::engine::tables::{Table, dead_bytes, next_portion};
+use crate::engine::tables::{self, MERGE_BYTES_MAX, Table, dead_bytes};
 use crate::engine::{
     Batch, Change, Durability, Engine, EngineError, Family, FamilyUsage, Manifest, Order, Read, Rewritten, Span, Usage,
     Visit,
@@ -47,7 +47,6 @@ const WAL_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of the level below level 0; each further one may have ten times as many.
 const LEVEL_BYTES: u64 = 64 << 20;
 const TABLE_BYTES: u64 = 32 << 20;
-const MERGE_BYTES_MAX: u64 = 128 << 20;
 
 /// See the file's head. Clones are handles of one database.
 #[derive(Clone)]
@@ -56,23 +55,23 @@ pub struct RocksEngine {
     ranges: Arc<UnflushedRanges>,
 }
 
-/// In which families ranges were removed since the last flush: RocksDB does not say.
+/// Bytes of the tables of each family in which ranges were removed since the last flush: RocksDB does not say.
 #[derive(Default)]
-struct UnflushedRanges([AtomicBool; Family::ALL.len()]);
+struct UnflushedRanges([AtomicU64; Family::ALL.len()]);
 
 impl UnflushedRanges {
-    fn of(&self, family: Family) -> &AtomicBool {
+    fn of(&self, family: Family) -> &AtomicU64 {
         &self.0[family as usize]
     }
 
     /// Once the removal is in the history: before, a flush might miss it.
-    fn note(&self, family: Family) {
-        self.of(family).store(true, Ordering::Release);
+    fn note(&self, family: Family, bytes: u64) {
+        self.of(family).fetch_add(bytes, Ordering::AcqRel);
     }
 
     /// Before the flush: what comes while it runs may be left out of it.
     fn forget(&self) {
-        self.0.iter().for_each(|family| family.store(false, Ordering::Release));
+        self.0.iter().for_each(|family| family.store(0, Ordering::Release));
     }
 }
 
@@ -155,11 +154,7 @@ impl RocksEngine {
     }
 
     fn family_usage(&self, family: Family, files: &[LiveFile]) -> Result<FamilyUsage, EngineError> {
-        let handle = handle(&self.db, family)?;
-        let property = |name: &str| match self.db.property_int_value_cf(handle, name) {
-            Ok(value) => Ok(value.unwrap_or(0)),
-            Err(why) => Err(error(why)),
-        };
+        let property = |name: &str| self.property(family, name);
         let in_memory =
             property("rocksdb.num-deletes-active-mem-table")? + property("rocksdb.num-deletes-imm-mem-tables")?;
         let tables = tables(family, files);
@@ -167,8 +162,33 @@ impl RocksEngine {
             family,
             table_bytes: tables.iter().map(|table| table.bytes).sum(),
             dead_bytes: dead_bytes(&tables, property("rocksdb.estimate-live-data-size")?, in_memory),
-            unflushed_ranges: self.ranges.of(family).load(Ordering::Acquire),
+            unflushed_range_bytes: self.ranges.of(family).load(Ordering::Acquire),
         })
+    }
+
+    fn property(&self, family: Family, name: &str) -> Result<u64, EngineError> {
+        let value = self.db.property_int_value_cf(handle(&self.db, family)?, name).map_err(error)?;
+        Ok(value.unwrap_or(0))
+    }
+
+    /// Bytes of its memtables, at most; 0 when there is nothing in them to flush.
+    fn memory_bytes(&self, family: Family) -> Result<u64, EngineError> {
+        let entries = self.property(family, "rocksdb.num-entries-active-mem-table")?
+            + self.property(family, "rocksdb.num-entries-imm-mem-tables")?;
+        if entries == 0 { Ok(0) } else { self.property(family, "rocksdb.cur-size-all-mem-tables") }
+    }
+
+    /// Takes note of a range that was removed.
+    fn note_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), EngineError> {
+        let sizes = self.db.get_approximate_sizes_cf(handle(&self.db, family)?, &[Range::new(from, to)]);
+        self.ranges.note(family, sizes.into_iter().sum());
+        Ok(())
+    }
+
+    /// Waits until all merges that RocksDB has asked for are done.
+    #[cfg(test)]
+    pub(super) fn wait_for_merges(&self) {
+        self.db.wait_for_compact(&rocksdb::WaitForCompactOptions::default()).expect("merges that do not fail");
     }
 }
 
@@ -373,15 +393,14 @@ impl Engine for RocksEngine {
                 Change::Delete { family, key } => writes.delete_cf(handle(&self.db, family)?, key),
                 Change::DeleteRange { family, from, to } => {
                     writes.delete_range_cf(handle(&self.db, family)?, from, to);
-                    ranges.push(family);
+                    ranges.push((family, from, to));
                 }
             }
         }
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Sync);
         self.db.write_opt(writes, &options).map_err(error)?;
-        ranges.into_iter().for_each(|family| self.ranges.note(family));
-        Ok(())
+        ranges.into_iter().try_for_each(|(family, from, to)| self.note_range(family, from, to))
     }
 
     fn snapshot(&self) -> Box<dyn Read> {
@@ -408,29 +427,38 @@ impl Engine for RocksEngine {
         let to = span.to.as_deref().unwrap_or(&[0xff; 64]);
         self.db.delete_file_in_range_cf(handle, span.from.as_slice(), to).map_err(error)?;
         self.db.delete_range_cf(handle, span.from.as_slice(), to).map_err(error)?;
-        self.ranges.note(family);
-        Ok(())
+        self.note_range(family, &span.from, to)
     }
 
     fn usage(&self) -> Result<Usage, EngineError> {
         let files = self.db.live_files().map_err(error)?;
         let families = Family::ALL.iter().map(|family| self.family_usage(*family, &files));
-        Ok(Usage { log_bytes: log_bytes(self.db.path())?, families: families.collect::<Result<_, _>>()? })
+        Ok(Usage {
+            log_bytes: log_bytes(self.db.path())?,
+            memory_bytes: Family::ALL.iter().map(|family| self.memory_bytes(*family)).sum::<Result<u64, _>>()?,
+            families: families.collect::<Result<_, _>>()?,
+        })
     }
 
     fn rewrite(&self, family: Family, from: &[u8], room: u64) -> Result<Rewritten, EngineError> {
-        let tables = tables(family, &self.db.live_files().map_err(error)?);
-        let Some(portion) = next_portion(&tables, from) else { return Ok(Rewritten::default()) };
-        if portion.bytes > room {
-            return Ok(Rewritten { bytes: 0, next: portion.to });
+        let listed = tables(family, &self.db.live_files().map_err(error)?);
+        let found = tables::Family {
+            tables: &listed,
+            base: i32::try_from(self.property(family, "rocksdb.base-level")?).expect("RocksDB has few levels"),
+            in_memory: self.memory_bytes(family)?,
+        };
+        let Some(portion) = found.next_portion(from) else { return Ok(Rewritten::default()) };
+        let next = portion.next();
+        if portion.room > room {
+            return Ok(Rewritten { bytes: 0, wants: Some(portion.room), next });
         }
         let mut options = CompactOptions::default();
         // Merges RocksDB asks for itself go on: without them it would hold writes back.
         options.set_exclusive_manual_compaction(false);
-        let (from, to) = (Some(portion.from.as_slice()), portion.to.as_deref());
+        let (from, last) = (Some(portion.from.as_slice()), portion.last.as_deref());
         // It says nothing of a failure; `check` does.
-        self.db.compact_range_cf_opt(handle(&self.db, family)?, from, to, &options);
-        Ok(Rewritten { bytes: portion.bytes, next: portion.to })
+        self.db.compact_range_cf_opt(handle(&self.db, family)?, from, last, &options);
+        Ok(Rewritten { bytes: portion.bytes, wants: None, next })
     }
 
     fn sync_delay(&self) -> Option<Duration> {

@@ -92,7 +92,7 @@ async fn a_full_disk_takes_puts_again() {
     cluster.start_all().await;
     let directory = cluster.nodes[0].dir.clone();
     let mut kv = KvClient::new(raw::connected(&cluster.nodes[0].client).await);
-    let (acked, status) = fill_up(&mut kv, scenario).await;
+    let (acked, status) = fill_up(&cluster, &mounted, &mut kv, scenario).await;
     ledger.check(FLOOR, &status);
     let (before, free) = (bytes_below(&directory), mounted.free_bytes());
     println!("{acked} puts of {VALUE_BYTES} bytes were acknowledged, then {free} bytes were free");
