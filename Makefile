@@ -14,7 +14,7 @@ define stage
 	echo "== $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: setup run build planted test bench sim chaos show-chaos-2 record-golden $(foreach n,1 2 3 4 5 6 7 8 9 10 11,show-cluster-$(n))
+.PHONY: setup run build planted test bench sim chaos show-chaos-1 show-chaos-2 show-chaos-3 record-golden $(foreach n,1 2 3 4 5 6 7 8 9 10 11,show-cluster-$(n))
 
 # libclang for RocksDB's bindings, strace for the disk-error tests.
 setup:
@@ -67,8 +67,17 @@ chaos: build
 	done
 
 # Each planted bug is found by its checker, on two seeds; the build without bugs is green on the same ones.
+show-chaos-1: chaos
 show-chaos-2: planted
 	$(BIN)/jepsen selftest --out $(CARGO_TARGET_DIR)/chaos
+# A green run of each workload, then 20 changes of its history that alter the meaning: all must be red.
+show-chaos-3: build
+	@for workload in register cas-register append set counter bank; do \
+	  out=$(CARGO_TARGET_DIR)/chaos/tamper-$$workload; rm -rf $$out; \
+	  $(BIN)/jepsen test --workload $$workload --backend loopback --faults kill,pause --time-limit 20 --kvd $(BIN)/kvd --out $$out \
+	    || exit $$?; \
+	  $(BIN)/jepsen tamper $$out/* --workload $$workload --changes 20 --seed 1 || exit $$?; \
+	done
 
 # One target for each promise of the first stage: prints its figures, fails when missed. The short forms run in
 # `make test`.

@@ -24,8 +24,9 @@ pub(crate) struct How {
     pub(crate) access: Access,
     pub(crate) repeat: Repeat,
     pub(crate) timeout: Duration,
-    /// How long the first node is given when others may be asked freely.
-    pub(crate) patience: Duration,
+    /// How long the first node is given, at most, when others may be asked freely. Absent: nobody is given up before the
+    /// timeout.
+    pub(crate) patience: Option<Duration>,
 }
 
 impl Shared {
@@ -43,8 +44,8 @@ impl Shared {
         let mut tries = Tries::new(how.repeat, clock::now() + how.timeout, how.patience);
         let mut tried = Vec::new();
         loop {
-            let asked = self.pick(&how.aim, &mut tried)?;
-            let failure = match self.attempt(request, &asked, how, &tries).await {
+            let (asked, others) = self.pick(&how.aim, &mut tried)?;
+            let failure = match self.attempt(request, &asked, others, how, &tries).await {
                 Ok(reply) => return Ok((reply, asked)),
                 Err(failure) => failure,
             };
@@ -55,8 +56,13 @@ impl Shared {
         }
     }
 
-    fn pick(&self, aim: &Aim, tried: &mut Vec<Address>) -> Result<Address, Error> {
-        let picked = self.routes().pick(aim, tried, clock::now());
+    /// Whom to ask next, and whether others are left for this round.
+    fn pick(&self, aim: &Aim, tried: &mut Vec<Address>) -> Result<(Address, bool), Error> {
+        let (mut routes, now) = (self.routes(), clock::now());
+        let picked = routes.pick(aim, tried, now).map(|asked| {
+            let others = routes.has_others(aim, tried, &asked, now);
+            (asked, others)
+        });
         picked.ok_or_else(|| {
             let message = match aim {
                 Aim::Node(node) => format!("{node} is not in the map"),
@@ -70,12 +76,13 @@ impl Shared {
         self: &Arc<Self>,
         request: &R,
         asked: &Address,
+        others: bool,
         how: &How,
         tries: &Tries,
     ) -> Result<R::Reply, Failure> {
         let (wire, witness) = self.lanes.wire(asked);
         let now = clock::now();
-        let (connect_by, deadline) = (tries.connect_deadline(now), tries.attempt_deadline(now));
+        let (connect_by, deadline) = (tries.connect_deadline(now, others), tries.attempt_deadline(now, others));
         let mut message = tonic::Request::new(request.clone());
         message.set_timeout(deadline.saturating_duration_since(now));
         match answer(R::send(message, wire), &witness, connect_by, deadline).await {
@@ -138,32 +145,65 @@ async fn answer<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use tokio::io::AsyncWriteExt;
     use trefoil_proto::v1;
     use trefoil_world::{net, task};
 
     /// Takes connections and says this on each: nothing, and closes it, as a full server does; nothing, and keeps it, as
-    /// a frozen one; or what is not HTTP/2.
+    /// a frozen one; what is not HTTP/2; or no more than that it speaks HTTP/2.
     async fn mute_server(says: &'static [u8], keeps: bool) -> Address {
+        counting_server(says, keeps).await.0
+    }
+
+    /// One that also counts its connections.
+    async fn counting_server(says: &'static [u8], keeps: bool) -> (Address, Arc<AtomicUsize>) {
         let mut listener = net::listen("127.0.0.1:0").await.expect("a free port");
         let address = Address::parse(&listener.address().to_string()).expect("an address");
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = taken.clone();
         task::spawn(async move {
             let mut kept = Vec::new();
             while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
                 stream.write_all(says).await.expect("to say something");
                 if keeps {
                     kept.push(stream);
                 }
             }
         });
-        address
+        (address, taken)
+    }
+
+    /// HTTP/2's empty SETTINGS.
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    /// The second one counts the question whether it answers or not.
+    #[tokio::test]
+    async fn behind_one_that_stays_silent_the_next_is_asked_when_that_is_harmless() {
+        let (timeout, patience) = (Duration::from_millis(400), Some(Duration::from_secs(1)));
+        for (access, repeat, outcome, goes_on) in [
+            (Access::Read, Repeat::Freely, Outcome::NotDone, true),
+            (Access::Write, Repeat::Freely, Outcome::Unknown, true),
+            (Access::Write, Repeat::WhenNotDone, Outcome::Unknown, false),
+            (Access::Read, Repeat::Never, Outcome::NotDone, false),
+        ] {
+            let silent = mute_server(SETTINGS, true).await;
+            let (second, taken) = counting_server(SETTINGS, true).await;
+            let shared = Arc::new(Shared::new(vec![silent, second], 1));
+            let how = How { aim: Aim::Anybody, access, repeat, timeout, patience };
+            let error = shared.call(&v1::PutRequest::default(), &how).await.expect_err("nobody answers");
+            assert_eq!((error.kind(), error.outcome()), (Kind::Deadline, outcome), "{access:?} {repeat:?}: {error}");
+            let asked = error.to_string().contains("(2 attempts)") && taken.load(Ordering::Relaxed) > 0;
+            assert_eq!(asked, goes_on, "{access:?} {repeat:?}: {error}");
+        }
     }
 
     #[tokio::test]
     async fn nothing_is_sent_to_a_server_that_does_not_speak_http2() {
         for (says, keeps) in [(&b""[..], false), (b"", true), (b"HTTP/1.1 400 Bad Request\r\n\r\n", true)] {
             let shared = Arc::new(Shared::new(vec![mute_server(says, keeps).await], 1));
-            let (timeout, patience) = (Duration::from_millis(300), Duration::from_secs(2));
+            let (timeout, patience) = (Duration::from_millis(300), Some(Duration::from_secs(2)));
             let how = How { aim: Aim::Anybody, access: Access::Write, repeat: Repeat::WhenNotDone, timeout, patience };
             let error = shared.call(&v1::PutRequest::default(), &how).await.expect_err("nobody serves there");
             assert_eq!((error.kind(), error.outcome()), (Kind::Unreachable, Outcome::NotDone), "{error}");

@@ -309,7 +309,7 @@ impl Client {
 
     fn how(&self, access: Access, repeat: Repeat, timeout: Duration) -> How {
         let repeat = if self.retries { repeat } else { Repeat::Never };
-        How { aim: Aim::Leader(self.partition()), access, repeat, timeout, patience: PATIENCE }
+        How { aim: Aim::Leader(self.partition()), access, repeat, timeout, patience: Some(PATIENCE) }
     }
 }
 

@@ -3,7 +3,9 @@
 //! An attempt is repeated only when that is harmless: a request that was surely not done always is, a read or a write
 //! within a session also when its fate is unknown, anything refused never. Repeating goes on until the deadline, at
 //! once the first time (to the next node), then with pauses that double and are jittered. An attempt that waits for a
-//! connection is given up early, whatever the request is: nothing of it was sent.
+//! connection is given up early, whatever the request is: nothing of it was sent. So is, while others are left to be
+//! asked, an attempt that was sent and may be repeated freely: half-way at the latest. A write that may not be repeated
+//! is never cut short once it was sent.
 //!
 //! Invariant: once an attempt's fate was unknown, no later failure makes the call's outcome better than unknown. The one
 //! exception is a refusal that is the reply to the request itself: in a session it says what became of every attempt.
@@ -57,8 +59,8 @@ impl Repeat {
 pub(crate) struct Tries {
     repeat: Repeat,
     deadline: Instant,
-    /// How long the first attempt that may be cut short is given; later ones get more.
-    patience: Duration,
+    /// How long the first attempt that may be cut short is given; later ones get more. Absent: none is cut short.
+    patience: Option<Duration>,
     failed: u32,
     maybe_done: bool,
     /// What came of the newest attempt that reached somebody: it says more than that another node was not reached.
@@ -68,26 +70,30 @@ pub(crate) struct Tries {
 }
 
 impl Tries {
-    pub(crate) fn new(repeat: Repeat, deadline: Instant, patience: Duration) -> Tries {
+    pub(crate) fn new(repeat: Repeat, deadline: Instant, patience: Option<Duration>) -> Tries {
         Tries { repeat, deadline, patience, failed: 0, maybe_done: false, reached: None, unreached: Vec::new() }
     }
 
     /// When the attempt that begins now is given up, so that another node can be asked. Only what may be repeated
-    /// freely is cut short.
-    pub(crate) fn attempt_deadline(&self, now: Instant) -> Instant {
-        match self.repeat {
-            Repeat::Freely => self.deadline.min(now + self.patience * 2_u32.pow(self.failed.min(10))),
-            Repeat::Never | Repeat::WhenNotDone => self.deadline,
+    /// freely is cut short, and half-way at the latest when there are `others` left to ask in this round.
+    pub(crate) fn attempt_deadline(&self, now: Instant, others: bool) -> Instant {
+        match (self.repeat, self.patience) {
+            (Repeat::Freely, Some(patience)) => {
+                let left = self.left(now);
+                let share = if others { left / 2 } else { left };
+                now + share.min(patience * 2_u32.pow(self.failed.min(10)))
+            }
+            (Repeat::Freely, None) | (Repeat::Never | Repeat::WhenNotDone, _) => self.deadline,
         }
     }
 
     /// When the attempt that begins now is given up if there is no connection for it by then: half-way at the latest,
     /// so that there is time for another node.
-    pub(crate) fn connect_deadline(&self, now: Instant) -> Instant {
+    pub(crate) fn connect_deadline(&self, now: Instant, others: bool) -> Instant {
         match self.repeat {
             Repeat::Never => self.deadline,
             Repeat::WhenNotDone | Repeat::Freely => {
-                self.attempt_deadline(now).min(now + CONNECT_MAX.min(self.left(now) / 2))
+                self.attempt_deadline(now, others).min(now + CONNECT_MAX.min(self.left(now) / 2))
             }
         }
     }
@@ -168,7 +174,7 @@ mod tests {
 
     fn tries(repeat: Repeat, seconds: u64) -> (Tries, Instant) {
         let now = clock::now();
-        (Tries::new(repeat, now + Duration::from_secs(seconds), Duration::from_secs(2)), now)
+        (Tries::new(repeat, now + Duration::from_secs(seconds), Some(Duration::from_secs(2))), now)
     }
 
     #[tokio::test]
@@ -252,10 +258,47 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_waited_for_half_the_time_and_a_second_at_most() {
         let (writes, now) = tries(Repeat::WhenNotDone, 5);
-        assert_eq!(writes.connect_deadline(now), now + Duration::from_secs(1));
-        assert_eq!(writes.connect_deadline(now + Duration::from_secs(4)), now + Duration::from_millis(4500));
+        assert_eq!(writes.connect_deadline(now, true), now + Duration::from_secs(1));
+        let late = now + Duration::from_secs(4);
+        assert_eq!(writes.connect_deadline(late, true), now + Duration::from_millis(4500));
         let (once, now) = tries(Repeat::Never, 5);
-        assert_eq!(once.connect_deadline(now), now + Duration::from_secs(5));
+        assert_eq!(once.connect_deadline(now, true), now + Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn a_silent_node_leaves_time_for_another_one() {
+        let (second, two) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+        for (repeat, patience, others, timeout, given) in [
+            (Repeat::Freely, second, true, 800, 400),
+            (Repeat::Freely, second, false, 800, 800),
+            (Repeat::Freely, second, true, 5000, 1000),
+            (Repeat::Freely, two, true, 5000, 2000),
+            (Repeat::Freely, two, true, 3000, 1500),
+            (Repeat::Freely, two, false, 3000, 2000),
+            (Repeat::Freely, None, true, 800, 800),
+            (Repeat::WhenNotDone, second, true, 800, 800),
+            (Repeat::Never, second, true, 800, 800),
+        ] {
+            let now = clock::now();
+            let tries = Tries::new(repeat, now + Duration::from_millis(timeout), patience);
+            let waited = tries.attempt_deadline(now, others) - now;
+            assert_eq!(waited, Duration::from_millis(given), "{repeat:?} {patience:?} {others} {timeout}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_one_of_a_round_has_what_is_left() {
+        let now = clock::now();
+        let mut reads = Tries::new(Repeat::Freely, now + Duration::from_millis(800), Some(Duration::from_secs(1)));
+        let mut later = now;
+        for (others, given) in [(true, 400), (true, 200), (false, 200)] {
+            let until = reads.attempt_deadline(later, others);
+            assert_eq!(until - later, Duration::from_millis(given));
+            // The pause behind it is not waited for here.
+            let _ = reads.after(&at("n1:1"), failed(Outcome::NotDone), until);
+            later = until;
+        }
+        assert_eq!(later, now + Duration::from_millis(800));
     }
 
     #[tokio::test]

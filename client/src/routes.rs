@@ -111,6 +111,13 @@ impl Routes {
         picked
     }
 
+    /// Whether there is anybody else than `asked` to ask in this round who was not silent lately.
+    pub(crate) fn has_others(&self, aim: &Aim, tried: &[Address], asked: &Address, now: Instant) -> bool {
+        let order = self.order(aim);
+        let mut others = order.iter().filter(|address| *address != asked && !tried.contains(address));
+        others.any(|address| !self.is_silent(address, now))
+    }
+
     fn is_silent(&self, address: &Address, now: Instant) -> bool {
         self.silent.get(address).is_some_and(|silence| silence.until > now)
     }
@@ -296,6 +303,26 @@ mod tests {
         assert_eq!(pick(&mut routes, &mut tried), "n1:2379");
         tried.push(at("n1:2379"));
         assert_eq!(pick(&mut routes, &mut tried), "n2:2379");
+    }
+
+    #[tokio::test]
+    async fn others_are_those_not_yet_asked_who_were_not_silent() {
+        let mut routes = routes();
+        let now = clock::now();
+        let error = Error::new(Kind::Unreachable, Outcome::NotDone, "refused");
+        routes.learn_failure(&at("n2:2379"), &LEADER, &error, false, now);
+        let only = Aim::At(at("given:1"));
+        for (aim, tried, asked, others) in [
+            (&LEADER, vec![], "given:1", true),
+            (&LEADER, vec![at("given:1")], "n1:2379", false),
+            (&LEADER, vec![at("n1:2379")], "n2:2379", true),
+            (&LEADER, vec![at("n1:2379"), at("given:1")], "n2:2379", false),
+            (&only, vec![], "given:1", false),
+        ] {
+            assert_eq!(routes.has_others(aim, &tried, &at(asked), now), others, "{aim:?} {tried:?} {asked}");
+        }
+        let later = now + SILENCE_MIN;
+        assert!(routes.has_others(&LEADER, &[at("given:1")], &at("n1:2379"), later), "its silence is over");
     }
 
     #[tokio::test]

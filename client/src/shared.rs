@@ -66,7 +66,7 @@ impl Shared {
 
     /// Fetches the map from any node.
     pub(crate) async fn fetch_map(self: &Arc<Self>, timeout: Duration, repeat: Repeat) -> Result<ClusterMap, Error> {
-        let how = How { aim: Aim::Anybody, access: Access::Read, repeat, timeout, patience: PATIENCE };
+        let how = How { aim: Aim::Anybody, access: Access::Read, repeat, timeout, patience: Some(PATIENCE) };
         let map = ClusterMap::from(self.call(&v1::MapRequest {}, &how).await?);
         self.routes().learn_map(map.clone());
         Ok(map)
@@ -74,7 +74,7 @@ impl Shared {
 
     /// Asks one node how it is. Not repeated: the question is how it is now.
     pub(crate) async fn fetch_status(self: &Arc<Self>, aim: Aim, timeout: Duration) -> Result<NodeStatus, Error> {
-        let how = How { aim, access: Access::Read, repeat: Repeat::Never, timeout, patience: PATIENCE };
+        let how = How { aim, access: Access::Read, repeat: Repeat::Never, timeout, patience: Some(PATIENCE) };
         let (reply, asked) = self.call_and_tell(&v1::StatusRequest {}, &how).await?;
         let status = NodeStatus::from(reply);
         // One that is no member yet does not know its id.

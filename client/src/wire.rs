@@ -30,6 +30,9 @@ use crate::preface::Prefaced;
 pub(crate) const CONNECT_MAX: Duration = Duration::from_secs(1);
 /// An unused or silent connection is probed this often, and given up when the probe stays unanswered as long.
 const PROBE_EVERY: Duration = Duration::from_secs(5);
+/// Requests of a connection that were cancelled within the last second, whose late answers are passed over. HTTP/2 counts
+/// the answer of one it has forgotten as a fault of the other side, and ends a connection for 1024 of them.
+const CANCELLED_MAX: usize = 4096;
 
 /// The connections of a client.
 #[derive(Debug)]
@@ -78,6 +81,7 @@ fn connection(address: &Address) -> Connection {
     let made = Arc::new(AtomicBool::new(false));
     let endpoint = Endpoint::from(address.uri())
         .connect_timeout(CONNECT_MAX)
+        .http2_max_concurrent_reset_streams(CANCELLED_MAX)
         .http2_keep_alive_interval(PROBE_EVERY)
         .keep_alive_timeout(PROBE_EVERY);
     let (address, makes) = (address.clone(), made.clone());

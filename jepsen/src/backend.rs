@@ -2,7 +2,8 @@
 //!
 //! A backend gives each node a [`Place`]: words to put before its command, and addresses of its own. [`Namespaces`]
 //! puts each node into a network namespace behind a [`Router`], which can drop what one node sends to another one.
-//! [`Loopback`] runs them on the loopback interface: no faults of the network. [`probe`] tells which of it works here.
+//! [`Loopback`] runs them on the loopback interface, where [`Proxies`] may stand between them. [`Links`] is what either can
+//! do to the network between nodes; [`probe`] tells what of it works here.
 //!
 //! Invariants:
 //!
@@ -10,12 +11,14 @@
 //!   harness leaves, `cleanup.rs` finds by the run's record, which is written first.
 //! * Nothing of the root namespace is changed but for one link of the run's own, with its address and its route.
 //!
-//! Left out: faults between clients and nodes; delay, loss and resets, which need a proxy for each pair.
+//! Left out: faults between clients and nodes; lost, doubled and reordered packets.
 
 mod capability;
 mod iproute;
+mod links;
 mod loopback;
 pub(crate) mod namespaces;
+mod proxies;
 mod router;
 mod subnet;
 
@@ -24,8 +27,10 @@ use std::fmt;
 use anyhow::ensure;
 
 pub use capability::{Capabilities, probe};
+pub use links::Links;
 pub use loopback::Loopback;
 pub use namespaces::Namespaces;
+pub use proxies::{Break, Line, Proxies, Weather};
 pub use router::{Cut, Reach, Router, Traffic};
 
 use crate::cleanup::RunRecord;
@@ -98,6 +103,8 @@ pub struct Place {
     pub client: String,
     /// Where the other nodes reach it.
     pub peer: String,
+    /// Where it hears them: elsewhere when a proxy stands before it.
+    pub hears: String,
 }
 
 impl Place {
@@ -107,6 +114,7 @@ impl Place {
             prefix,
             client: format!("{host}:{CLIENT_PORT}"),
             peer: format!("{host}:{PEER_PORT}"),
+            hears: format!("{host}:{PEER_PORT}"),
         }
     }
 }
@@ -137,6 +145,14 @@ impl Backend {
         Ok(Backend::Loopback(Loopback::build(nodes)?))
     }
 
+    /// The same, behind proxies.
+    ///
+    /// # Errors
+    /// As [`Backend::loopback`]; or a proxy's port is in use.
+    pub async fn proxied(nodes: usize) -> anyhow::Result<Backend> {
+        Ok(Backend::Loopback(Loopback::proxied(nodes).await?))
+    }
+
     /// One for each node, in their order.
     pub fn places(&self) -> &[Place] {
         match self {
@@ -145,14 +161,17 @@ impl Backend {
         }
     }
 
-    /// What cuts nodes off from each other.
+    /// What can be done to what nodes send to each other.
     ///
     /// # Errors
-    /// There is none here, and why.
-    pub fn router(&self) -> Result<&Router, &'static str> {
+    /// There is nothing here, and why.
+    pub fn links(&self) -> Result<Links, &'static str> {
         match self {
-            Backend::Namespaces(namespaces) => Ok(namespaces.router()),
-            Backend::Loopback(_) => Err("on the loopback interface there is no network between the nodes to be cut"),
+            Backend::Namespaces(namespaces) => Ok(Links::Router(namespaces.router().clone())),
+            Backend::Loopback(loopback) => match loopback.proxies() {
+                Some(proxies) => Ok(Links::Proxies(proxies.clone())),
+                None => Err("on the loopback interface there is no network between the nodes to be cut"),
+            },
         }
     }
 
@@ -207,7 +226,7 @@ mod tests {
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), 6);
-        assert!(backend.router().is_err());
+        assert!(backend.links().is_err());
         assert!(Backend::loopback(0).is_err() && Backend::loopback(NODES_MAX + 1).is_err());
     }
 }

@@ -51,6 +51,10 @@ impl ProcessId {
         (!ended).then_some(ProcessId { pid, started })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub(crate) fn lives(&self) -> bool {
         ProcessId::of(self.pid) == Some(*self)
     }

@@ -29,7 +29,7 @@ use futures::future::join_all;
 use trefoil_client::{Client, NodeStatus, PartitionId, ReplicaStatus};
 use trefoil_world::clock;
 
-use crate::backend::{Backend, Place, Router};
+use crate::backend::{Backend, Links, Place};
 use crate::cleanup::ProcessId;
 
 pub use directory::Replacement;
@@ -185,12 +185,12 @@ impl Cluster {
         &self.nodes
     }
 
-    /// What cuts nodes off from each other.
+    /// What can be done to what nodes send to each other.
     ///
     /// # Errors
-    /// There is none on this backend, and why.
-    pub fn router(&self) -> Result<&Router, &'static str> {
-        self.backend.router()
+    /// There is nothing on this backend, and why.
+    pub fn links(&self) -> Result<Links, &'static str> {
+        self.backend.links()
     }
 
     /// The nodes that ended by themselves so far without having been given reason to: which, how, and the end of the log
@@ -395,16 +395,17 @@ impl Cluster {
             ("--name", &place.name),
             ("--data-dir", &data_dir),
             ("--listen-client", &place.client),
-            ("--listen-peer", &place.peer),
+            ("--listen-peer", &place.hears),
+            ("--advertise-peer", &place.peer),
             ("--initial-cluster", &list),
         ];
         let words = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.clone()]);
         words.chain(self.flags.iter().cloned()).collect()
     }
 
-    fn launch(&mut self, node: usize) -> anyhow::Result<()> {
-        let (args, environment) = (self.args(node), self.environment(node)?);
-        let node = &mut self.nodes[node];
+    fn launch(&mut self, place: usize) -> anyhow::Result<()> {
+        let (args, environment) = (self.args(place), self.environment(place)?);
+        let node = &mut self.nodes[place];
         assert!(node.process.is_none(), "{} is started while it is running", node.place.name);
         node.starts += 1;
         (node.ready, node.may_end, node.ended) = (false, &[], None);
@@ -412,11 +413,12 @@ impl Cluster {
         let process = Process::start(&node.place, &self.kvd, &args, environment, &node.log)?;
         node.id = process.id();
         node.process = Some(process);
-        match node.id {
-            Some(id) => self.backend.record().add(id),
-            // It has ended already.
-            None => Ok(()),
+        // Otherwise it has ended already.
+        let Some(id) = node.id else { return Ok(()) };
+        if let Ok(Links::Proxies(proxies)) = self.backend.links() {
+            proxies.note_process(place, id.pid());
         }
+        self.backend.record().add(id)
     }
 
     /// Takes note of the nodes that have ended by themselves.

@@ -170,7 +170,11 @@ pub fn flags(kinds: &[FaultKind]) -> Vec<String> {
 fn why_not(kind: FaultKind, cluster: &Cluster) -> Option<&'static str> {
     match kind.needs() {
         Needs::Processes => None,
-        Needs::Router => cluster.router().err(),
+        Needs::Links => cluster.links().err(),
+        Needs::Proxies => match cluster.links() {
+            Ok(links) => links.proxies().err(),
+            Err(why) => Some(why),
+        },
         Needs::Shim => cluster.shim().err(),
     }
 }

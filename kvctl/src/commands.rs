@@ -8,6 +8,7 @@ mod import;
 mod put;
 mod scan;
 mod txn;
+mod unfinished;
 
 use clap::CommandFactory;
 use clap_complete::Shell;

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod convert;
 pub mod kv;
 pub mod peer;
+pub mod requests;
 pub mod status;
 
 use std::sync::Arc;

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,9 +18,13 @@ use serde::{Deserialize, Serialize};
 use trefoil_store::mvcc::Limits;
 
 use crate::raft::group::LogKeep;
+use crate::stderr;
 
 /// The most a file of settings may have, in bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The most nodes `kvd dev` runs.
+pub const DEV_NODES_MAX: u16 = 9;
 
 /// At least a record of the map, which nodes hand on to each other under the same limit; at most what lets a log entry
 /// fit into a frame between peers many times over.
@@ -60,7 +65,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Dev {
     /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(DEV_NODES_MAX)))]
     pub nodes: u16,
     /// Where their data is kept between runs.
     #[arg(long, default_value = "trefoil-dev")]
@@ -294,8 +299,14 @@ impl Config {
         if name.is_empty() || name.contains([',', '=', '/']) {
             return Err(bad("name", format!("'{name}' must not be empty nor contain ',', '=' or '/'")));
         }
+        if name.contains(char::is_control) {
+            return Err(bad("name", format!("'{}' has control characters", stderr::one_line(&name))));
+        }
         let listen_client = address("listen-client", given(raw.listen_client, "listen-client")?)?;
         let listen_peer = address("listen-peer", given(raw.listen_peer, "listen-peer")?)?;
+        if Place::of(&listen_client) == Place::of(&listen_peer) {
+            return Err(bad("listen-peer", format!("is at one address with --listen-client, {listen_peer}")));
+        }
         let advertise_client = advertised("advertise-client", raw.advertise_client, &listen_client)?;
         let advertise_peer = advertised("advertise-peer", raw.advertise_peer, &listen_peer)?;
         let initial_cluster = cluster(raw.initial_cluster, &name, &advertise_peer)?;
@@ -376,22 +387,74 @@ fn within<T: Copy + Display + PartialOrd>(
     Ok(value)
 }
 
+/// Where an address leads, however it is spelt.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Host {
+    Ip(IpAddr),
+    /// In lower case, and not looked up.
+    Name(String),
+}
+
+impl Place {
+    /// Nothing when `address` is not host:port.
+    fn of(address: &str) -> Option<Place> {
+        let (host, port) = address.rsplit_once(':')?;
+        let unreadable = |c: char| c.is_control() || c.is_whitespace();
+        if host.is_empty() || host.contains(unreadable) || !port.bytes().all(|digit| digit.is_ascii_digit()) {
+            return None;
+        }
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = match bare.parse::<IpAddr>() {
+            Ok(ip) => Host::Ip(ip.to_canonical()),
+            Err(_) => Host::Name(host.to_ascii_lowercase()),
+        };
+        Some(Place { host, port: port.parse().ok()? })
+    }
+
+    /// Whether it stands for every address of this machine, which is none that others can dial.
+    fn is_everywhere(&self) -> bool {
+        match &self.host {
+            Host::Ip(ip) => ip.is_unspecified(),
+            Host::Name(_) => false,
+        }
+    }
+}
+
 fn address(flag: &'static str, address: String) -> Result<String, BadSetting> {
-    match address.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(address),
-        Some(_) | None => Err(bad(flag, format!("'{address}' is not host:port"))),
+    match Place::of(&address) {
+        None => Err(bad(flag, format!("'{}' is not host:port", stderr::one_line(&address)))),
+        Some(Place { port: 0, .. }) => Err(bad(flag, format!("'{address}' has port 0, which nobody can dial"))),
+        Some(_) => Ok(address),
+    }
+}
+
+/// An address that others are to dial.
+fn dialable(flag: &'static str, given: String) -> Result<String, BadSetting> {
+    let given = address(flag, given)?;
+    match is_everywhere(&given) {
+        true => Err(bad(flag, format!("{given} is no address others can dial"))),
+        false => Ok(given),
     }
 }
 
 fn advertised(flag: &'static str, given: Option<String>, listen: &str) -> Result<String, BadSetting> {
-    let host = listen.rsplit_once(':').map_or(listen, |(host, _)| host);
     match given {
-        Some(given) => address(flag, given),
-        None if ["0.0.0.0", "[::]"].contains(&host) => {
+        Some(given) => dialable(flag, given),
+        None if is_everywhere(listen) => {
             Err(bad(flag, format!("is needed, because {listen} is no address others can dial")))
         }
         None => Ok(listen.to_owned()),
     }
+}
+
+fn is_everywhere(address: &str) -> bool {
+    Place::of(address).is_some_and(|place| place.is_everywhere())
 }
 
 fn cluster(given: Option<String>, name: &str, peer: &str) -> Result<Vec<(String, String)>, BadSetting> {
@@ -401,7 +464,7 @@ fn cluster(given: Option<String>, name: &str, peer: &str) -> Result<Vec<(String,
     for part in given.split(',').map(str::trim).filter(|part| !part.is_empty()) {
         let named = part.split_once('=').filter(|(node, _)| !node.is_empty());
         let (node, at) = named.ok_or_else(|| bad(FLAG, format!("'{part}' is not name=host:port")))?;
-        nodes.push((node.to_owned(), address(FLAG, at.to_owned())?));
+        nodes.push((node.to_owned(), dialable(FLAG, at.to_owned())?));
     }
     nodes.sort();
     let names: BTreeSet<&String> = nodes.iter().map(|(node, _)| node).collect();
@@ -421,7 +484,7 @@ fn cluster(given: Option<String>, name: &str, peer: &str) -> Result<Vec<(String,
 fn at_one_address(nodes: &[(String, String)]) -> Option<String> {
     let mut taken = BTreeMap::new();
     nodes.iter().find_map(|(node, at)| {
-        let other: &String = taken.insert(at, node)?;
+        let other: &String = taken.insert(Place::of(at), node)?;
         Some(format!("{other} and {node} are at one address, {at}"))
     })
 }

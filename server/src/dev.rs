@@ -4,10 +4,11 @@
 //! between runs, since nodes register their addresses anew.
 
 use std::io::{self, Write};
+use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
-use crate::config::{Config, Dev, RawConfig};
+use crate::config::{Config, DEV_NODES_MAX, Dev, RawConfig};
 use crate::disk;
 use crate::node::{Node, Ports};
 use crate::writer::Fatal;
@@ -15,8 +16,9 @@ use crate::writer::Fatal;
 /// Starts the nodes.
 ///
 /// # Errors
-/// A directory cannot be opened, or a port is in use.
+/// A directory cannot be opened or is of another number of nodes, or a port is in use.
 pub async fn start(dev: &Dev, fatal: Fatal) -> anyhow::Result<Vec<Node>> {
+    expect_founders(&dev.data_dir, dev.nodes)?;
     let port = |node: u16| dev.base_port + (node - 1) * 100;
     let cluster: Vec<String> = (1..=dev.nodes).map(|n| format!("n{n}=127.0.0.1:{}", port(n) + 1)).collect();
     let mut nodes = Vec::new();
@@ -37,6 +39,18 @@ pub async fn start(dev: &Dev, fatal: Fatal) -> anyhow::Result<Vec<Node>> {
     // The nodes go on when nobody reads it.
     drop(io::stdout().write_all(greeting(dev, &endpoints.join(",")).as_bytes()));
     Ok(nodes)
+}
+
+/// A cluster keeps its nodes: with fewer it may never be ready, and others never become members.
+fn expect_founders(dir: &Path, nodes: u16) -> anyhow::Result<()> {
+    for n in 1..=DEV_NODES_MAX {
+        if let Some(founders) = disk::founders(&dir.join(format!("n{n}")))? {
+            let expected = founders == usize::from(nodes);
+            let dir = dir.display();
+            ensure!(expected, "{dir}: holds {founders} nodes, not {nodes}; start it with --nodes {founders}");
+        }
+    }
+    Ok(())
 }
 
 fn greeting(dev: &Dev, endpoints: &str) -> String {

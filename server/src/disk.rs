@@ -7,19 +7,21 @@
 //! Invariants:
 //!
 //! * A refusal changes nothing in the directory but the lock file.
+//! * Of the lock and the mark nothing but regular files is opened, and of a mark no more read than it may have.
 //! * A database whose recovered position is below its mark, or whose manifest is shorter than the mark remembers, is
 //!   refused: it has lost acknowledged writes.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use trefoil_store::engine::rocks::{Inspection, RocksEngine, manifest};
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Manifest, Read};
 use trefoil_store::key;
-use trefoil_store::mark::{BadMark, Mark};
+use trefoil_store::mark::{self, BadMark, Mark};
 use trefoil_world::planted;
 
 use crate::cluster::founding::FoundingRecord;
@@ -121,6 +123,23 @@ pub fn open(dir: &Path, name: &str, accept_loss: bool) -> Result<OpenDisk, DiskE
     Ok(OpenDisk { engine: Arc::new(engine), mark, position, beginning, lock: Some(lock) })
 }
 
+/// How many nodes founded the cluster of the directory `dir`; nothing when it is not of one yet, or not there.
+///
+/// # Errors
+/// Another process uses the directory, or its database cannot be read.
+pub fn founders(dir: &Path) -> Result<Option<usize>, DiskError> {
+    let db = dir.join("db");
+    if !db.exists() {
+        return Ok(None);
+    }
+    let _lock = lock(dir)?;
+    let engine_error = |why| DiskError::Engine { path: db.clone(), why };
+    let Some(found) = Inspection::open(&db).map_err(engine_error)? else { return Ok(None) };
+    let row = found.get(Family::Node, key::node::FOUNDING).map_err(engine_error)?;
+    // A record that cannot be read is left to the node's start.
+    Ok(row.and_then(|row| FoundingRecord::decode(row).ok()).map(|record| record.founders.len()))
+}
+
 fn io(path: &Path) -> impl Fn(io::Error) -> DiskError + use<> {
     let path = path.to_owned();
     move |why| DiskError::Io { path: path.clone(), why }
@@ -145,11 +164,36 @@ fn accept(found: &Inspection, db: &Path, mark_path: &Path) -> Result<(), DiskErr
 
 fn lock(dir: &Path) -> Result<File, DiskError> {
     let path = dir.join("lock");
-    let open = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = open.map_err(|why| DiskError::Io { path: path.clone(), why })?;
+    let open = open_regular(&path, OpenOptions::new().create(true).truncate(false).write(true));
+    let file = open.map_err(io(&path))?;
     // SAFETY: the descriptor is open for as long as `file` lives; flock touches no memory.
     let held = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
     if held == 0 { Ok(file) } else { Err(DiskError::InUse { path: dir.to_owned() }) }
+}
+
+/// Opens a file that is a regular one: a pipe's other end may never come, and a device may never end. What is no file
+/// that can be opened so, such as a folder, the system refuses in its own words.
+fn open_regular(path: &Path, how: &mut OpenOptions) -> io::Result<File> {
+    let is_file = |found: &std::fs::Metadata| found.is_file() || found.is_dir();
+    let irregular = || io::Error::other("is not a regular file");
+    if std::fs::metadata(path).is_ok_and(|found| !is_file(&found)) {
+        return Err(irregular());
+    }
+    // What was put there since does not keep the open waiting either.
+    let file = how.custom_flags(libc::O_NONBLOCK).open(path)?;
+    if is_file(&file.metadata()?) { Ok(file) } else { Err(irregular()) }
+}
+
+/// Of a longer file no more is read than shows that it is longer.
+fn read_mark(path: &Path) -> io::Result<Result<Mark, BadMark>> {
+    let file = open_regular(path, OpenOptions::new().read(true))?;
+    let mut bytes = Vec::new();
+    (&file).take(mark::FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > mark::FILE_BYTES {
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        return Ok(Err(BadMark::Length(length)));
+    }
+    Ok(Mark::decode_file(&bytes))
 }
 
 /// Builds with planted bugs mark the directories they make, open no others, and nobody else opens those.
@@ -203,8 +247,8 @@ fn judge(found: &Inspection, db: &Path, mark_path: &Path) -> Result<(), DiskErro
     let position = stored_position(found).map_err(engine_error)?;
     let storage = found.get(Family::Node, key::node::STORAGE_ID).map_err(engine_error)?;
     let founded = found.get(Family::Node, key::node::FOUNDING).map_err(engine_error)?.is_some();
-    let mark = match std::fs::read(mark_path) {
-        Ok(bytes) => Mark::decode_file(&bytes).map_err(|why| DiskError::Mark { path: mark_path.to_owned(), why })?,
+    let mark = match read_mark(mark_path) {
+        Ok(mark) => mark.map_err(|why| DiskError::Mark { path: mark_path.to_owned(), why })?,
         // A crash before the mark's creation leaves a database that has promised nothing to anybody.
         Err(error) if error.kind() == io::ErrorKind::NotFound && !founded => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -277,12 +321,13 @@ pub fn begin(engine: &dyn Engine) -> Result<Beginning, EngineError> {
 fn open_mark(path: &Path, storage: StorageId, position: u64) -> io::Result<MarkSlots> {
     if !path.exists() {
         let fresh = path.with_extension("new");
-        std::fs::write(&fresh, Mark::fresh_file(storage.0))?;
-        File::open(&fresh)?.sync_all()?;
+        let mut file = open_regular(&fresh, OpenOptions::new().create(true).truncate(true).write(true))?;
+        file.write_all(&Mark::fresh_file(storage.0))?;
+        file.sync_all()?;
         std::fs::rename(&fresh, path)?;
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     }
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = open_regular(path, OpenOptions::new().write(true))?;
     let mut mark = MarkSlots::new(MarkKept::File(file), storage.0);
     mark.note(position).map_err(io::Error::other)?;
     Ok(mark)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Parser;
+use tracing::level_filters::{LevelFilter, STATIC_MAX_LEVEL};
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 use trefoil_server::config::{BadSetting, Cli, Command, Config, FILE_BYTES_MAX, RawConfig, Serve};
@@ -47,7 +48,7 @@ pub fn run_with(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         // SAFETY: ends the process without running anything else.
         Ok(Ended::Stopped) => unsafe { libc::_exit(0) },
         Err(error) => {
-            stderr::say(format_args!("kvd: {error:#}"));
+            stderr::say(format_args!("kvd: {}", stderr::one_line(&format!("{error:#}"))));
             let usage = error.downcast_ref::<BadSetting>().is_some() || error.downcast_ref::<BadFile>().is_some();
             let code = if usage { EXIT_USAGE } else { EXIT_NOT_STARTED };
             // A node that had been started still holds its database, as above.
@@ -142,9 +143,13 @@ fn printed(written: io::Result<()>) -> anyhow::Result<()> {
 }
 
 fn log_to_stderr(level: &str) -> anyhow::Result<()> {
+    // Asked for a level this build has no lines of, the filter says so on stderr, and panics when it cannot.
+    let level = level.parse::<LevelFilter>()?.min(STATIC_MAX_LEVEL);
     // The Raft library reports what this server reports itself, and complains at every stop.
     let filter = EnvFilter::try_new(format!("{level},openraft=off,h2=error,hyper=warn,tower=warn"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| stderr::Lossy).with_target(false).init();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| stderr::Lossy).with_target(false);
+    // It would panic likewise over a line that cannot be formatted.
+    lines.log_internal_errors(false).init();
     Ok(())
 }
 

@@ -32,6 +32,7 @@ use crate::api::answers;
 use crate::api::cluster::ClusterService;
 use crate::api::kv::KvService;
 use crate::api::peer::{Member, PeerService};
+use crate::api::requests::Places;
 use crate::bulk::Bulk;
 use crate::cluster::founding::{Founder, FoundingRecord};
 use crate::cluster::identity::Identity;
@@ -47,6 +48,10 @@ use crate::writer::{Fatal, ManifestNotes, Writer};
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Requests at a time on one connection of a peer: those it hands on, and its streams.
 const PEER_STREAMS_MAX: u32 = 32_768;
+/// Requests of one client connection that were cancelled before they were looked at: as many as there may be at a time, and
+/// at least these. HTTP/2 ends a connection that has more, with all that is under way on it. Deadlines of many requests
+/// may pass at once.
+const RESETS_MIN: usize = 1024;
 /// Connections of peers at a time.
 const PEER_CONNECTIONS_MAX: usize = 256;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -211,8 +216,10 @@ impl Shared {
             .build_v1();
         let mut router = Server::builder()
             .max_concurrent_streams(self.config.streams_max)
+            .http2_max_pending_accept_reset_streams(Some(RESETS_MIN.max(self.config.streams_max as usize)))
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+            .layer(Places::default())
             .layer(MapResponseLayer::new(answers::hold))
             .add_service(kv)
             .add_service(cluster)
@@ -235,6 +242,7 @@ impl Shared {
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20)
             .max_concurrent_streams(PEER_STREAMS_MAX)
+            .http2_max_pending_accept_reset_streams(Some(PEER_STREAMS_MAX as usize))
             .http2_keepalive_interval(Some(crate::peer::KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(crate::peer::KEEP_ALIVE_TIMEOUT))
             .add_service(peer);

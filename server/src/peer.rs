@@ -50,6 +50,9 @@ pub const AMNESIA: &str = "trefoil-amnesia";
 /// The largest message a peer may send.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
+/// Requests of a connection that were cancelled within the last second, whose late answers are passed over. HTTP/2 counts
+/// the answer of one it has forgotten as a fault of the other side, and ends a connection for 1024 of them.
+const CANCELLED_MAX: usize = 32_768;
 const DIAL_TIMEOUT: Duration = Duration::from_millis(1000);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
@@ -178,6 +181,7 @@ pub async fn dial(address: &str) -> Result<PeerClient<Channel>, String> {
     });
     // The address is dialled by the connector; the URI only names the authority.
     let endpoint = Endpoint::from_static("http://peer.trefoil")
+        .http2_max_concurrent_reset_streams(CANCELLED_MAX)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true)

@@ -9,6 +9,18 @@ pub fn say(line: impl Display) {
     drop(writeln!(io::stderr(), "{line}"));
 }
 
+/// The text on one line: control characters, which names and paths may have, as escapes.
+pub fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
+}
+
 /// Takes whatever is written.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lossy;
@@ -21,5 +33,21 @@ impl Write for Lossy {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_on_one_line() {
+        for (text, line) in [
+            ("DIR: it's \\ and \"ü\"", "DIR: it's \\ and \"ü\""),
+            ("a\nkvd: b", "a\\nkvd: b"),
+            ("\t\r\u{1b}[2J\u{85}", "\\t\\r\\u{1b}[2J\\u{85}"),
+        ] {
+            assert_eq!(one_line(text), line);
+        }
     }
 }

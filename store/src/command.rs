@@ -284,7 +284,8 @@ pub struct RangeReply {
 /// A command that changed nothing, and why. The same on every replica.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    #[error("revision {asked} has been compacted; the first readable one is {floor}")]
+    /// At `asked == floor` only a compaction is refused: it was done before.
+    #[error("{}", compacted(*.asked, *.floor))]
     Compacted { asked: u64, floor: u64 },
     #[error("revision {asked} is in the future; the newest is {newest}")]
     FutureRevision { asked: u64, newest: u64 },
@@ -304,6 +305,13 @@ pub enum Refusal {
     /// In the past, changes count.
     #[error("more than {limit} keys would be read by a transaction that writes; read them outside of it, or in pages")]
     TooManyKeysRead { limit: u64 },
+}
+
+fn compacted(asked: u64, floor: u64) -> String {
+    match asked == floor {
+        true => format!("compacted before: revision {floor} is the first readable one already"),
+        false => format!("revision {asked} has been compacted; the first readable one is {floor}"),
+    }
 }
 
 /// Why a session cannot say what became of a request.

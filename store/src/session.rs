@@ -30,7 +30,7 @@ use crate::key::{self, StoreNumber};
 use crate::mvcc::Head;
 use crate::overlay::Overlay;
 
-/// How many numbers below the highest one a request may still come with.
+/// How many numbers up to the highest one a request may still come with.
 pub const WINDOW: u64 = 1_000;
 /// A session unused for this long, in log time, has ended.
 pub const IDLE_MS_MAX: u64 = 10 * 60 * 1_000;
@@ -339,6 +339,33 @@ mod tests {
             (4 + WINDOW, 0, below),
         ]);
         assert_eq!(kept, 1);
+    }
+
+    /// A client that goes too far ahead loses what it left behind, but nothing is executed twice.
+    #[test]
+    fn a_number_far_ahead_is_executed_once_and_ends_those_below() {
+        let below = Admission::Unknown(UnknownReason::BelowWindow);
+        for far in [2 * WINDOW, u64::MAX] {
+            let kept = play([
+                (1, 0, Admission::Execute),
+                (far, 0, Admission::Execute),
+                (far, 0, Admission::Answered(outcome(far))),
+                (1, 0, below.clone()),
+                (2, 0, below.clone()),
+                (far - WINDOW, 0, below.clone()),
+                (far - WINDOW + 1, 0, Admission::Execute),
+                (far - WINDOW + 1, 0, Admission::Answered(outcome(far - WINDOW + 1))),
+            ]);
+            assert_eq!(kept, 2);
+        }
+        // The oldest unanswered one can still be repeated behind one that is as far ahead as it may be.
+        play([
+            (1, 0, Admission::Execute),
+            (WINDOW, 0, Admission::Execute),
+            (1, 0, Admission::Answered(outcome(1))),
+            (WINDOW + 1, 0, Admission::Execute),
+            (1, 0, below),
+        ]);
     }
 
     #[test]

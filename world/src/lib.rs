@@ -65,7 +65,7 @@ impl Drop for Entered {
 }
 
 /// Whether this thread is in a simulated world.
-fn is_simulated() -> bool {
+pub fn is_simulated() -> bool {
     SIMULATED.with_borrow(Option::is_some)
 }
 

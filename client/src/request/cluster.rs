@@ -119,7 +119,7 @@ impl DigestOf {
             access: Access::Read,
             repeat: Repeat::Never,
             timeout: self.timeout,
-            patience: self.timeout,
+            patience: None,
         };
         let digest = self.client.shared.call(&request, &how).await.map(Digest::from)?;
         answered_by(self.node, digest.node)?;

@@ -219,7 +219,7 @@ impl Chunks {
         let mut request = scan.request;
         request.consistency = Some(scan.consistency.into());
         // A walk over many keys is worth waiting for: no node is given up before the timeout.
-        let how = How { patience: scan.timeout, ..get::read(&scan.client, scan.consistency, scan.timeout) };
+        let how = How { patience: None, ..get::read(&scan.client, scan.consistency, scan.timeout) };
         let tries = tries(&how);
         Chunks { client: scan.client, request, how, open: None, tries, done: false, cut_by_limit: false }
     }
@@ -283,7 +283,7 @@ impl Chunks {
 }
 
 fn tries(how: &How) -> Tries {
-    Tries::new(how.repeat, clock::now() + how.timeout, how.timeout)
+    Tries::new(how.repeat, clock::now() + how.timeout, how.patience)
 }
 
 fn cut_off() -> Error {

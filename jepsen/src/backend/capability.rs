@@ -1,10 +1,12 @@
 //! What works on this machine: found out by doing it, with two nodes of a run of its own, and undone.
 
 use std::fmt;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
 
+use super::proxies::OWNERS;
 use super::{Cut, Namespaces, Reach, Router, RunId, Traffic};
 use crate::cleanup::RunRecord;
 use crate::cluster::Shim;
@@ -18,6 +20,8 @@ pub struct Capabilities {
     pub partitions: Result<(), String>,
     /// Traffic of the peer ports can be cut, and only that.
     pub peer_port_cut: Result<(), String>,
+    /// The owner of a connection can be found, which proxies need.
+    pub proxies: Result<(), String>,
     /// The preload shim loads into the server.
     pub shim: Result<(), String>,
 }
@@ -25,20 +29,25 @@ pub struct Capabilities {
 /// Probes this machine, for nodes that run `kvd`, and the shim at `shim` or else the one beside this program. Blocks, for
 /// up to some seconds.
 pub fn probe(kvd: &Path, shim: Option<&Path>) -> Capabilities {
-    let shim = said(shim_loads(kvd, shim));
+    let (proxies, shim) = (said(owners_can_be_found()), said(shim_loads(kvd, shim)));
     let run = RunId::parse(&format!("probe{}", std::process::id()));
     match run.and_then(|run| Namespaces::build(run, 2)) {
         Ok(namespaces) => Capabilities {
             namespaces: Ok(()),
             partitions: said(cut_works(namespaces.router(), Traffic::All)),
             peer_port_cut: said(cut_works(namespaces.router(), Traffic::PeerPort)),
+            proxies,
             shim,
         },
         Err(error) => {
             let why = || Err("there is no backend of namespaces".to_owned());
-            Capabilities { namespaces: said(Err(error)), partitions: why(), peer_port_cut: why(), shim }
+            Capabilities { namespaces: said(Err(error)), partitions: why(), peer_port_cut: why(), proxies, shim }
         }
     }
+}
+
+fn owners_can_be_found() -> anyhow::Result<()> {
+    fs::read(OWNERS).with_context(|| format!("cannot read {OWNERS}")).map(drop)
 }
 
 fn shim_loads(kvd: &Path, shim: Option<&Path>) -> anyhow::Result<()> {
@@ -83,6 +92,8 @@ impl fmt::Display for Capabilities {
             ("amnesia, truncation, old-copy, snapshot-under-fire", &Ok(())),
             ("partitions (namespaces)", &self.partitions),
             ("peer-port-cut (namespaces)", &self.peer_port_cut),
+            ("partitions, peer-port-cut (loopback, proxies)", &self.proxies),
+            ("slow-links, drip, reset, half-open (loopback, proxies)", &self.proxies),
             ("power-loss, sync-error, disk-full (preload shim)", &self.shim),
         ] {
             match state {
@@ -101,9 +112,10 @@ mod tests {
     #[test]
     fn what_does_not_work_says_why() {
         let why = || Err("not root".to_owned());
-        let works = Capabilities { namespaces: why(), partitions: why(), peer_port_cut: Ok(()), shim: Ok(()) };
-        let text = works.to_string();
+        let (namespaces, partitions) = (why(), why());
+        let text =
+            Capabilities { namespaces, partitions, peer_port_cut: Ok(()), proxies: Ok(()), shim: Ok(()) }.to_string();
         assert_eq!(text.lines().filter(|line| line.ends_with(": no: not root")).count(), 2);
-        assert_eq!(text.lines().filter(|line| line.ends_with(": yes")).count(), 5);
+        assert_eq!(text.lines().filter(|line| line.ends_with(": yes")).count(), 7);
     }
 }

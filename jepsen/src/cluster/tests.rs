@@ -34,7 +34,7 @@ async fn a_node_that_ends_by_itself_is_noted_and_can_be_started() {
 async fn a_node_that_cannot_start_is_an_error_with_its_words() {
     let folder = tempfile::tempdir().expect("a folder");
     // $2 is the name: --name n2.
-    let script = "[ $2 = n2 ] && { echo said by $2 with ${11} >&2; exit 3; }; exec sleep 600";
+    let script = "[ $2 = n2 ] && { echo said by $2 with ${13} >&2; exit 3; }; exec sleep 600";
     let error = start(script, folder.path()).await.expect_err("n2 ends").to_string();
     for words in ["n2 ended by itself", "exit status: 3", "said by n2 with --flag"] {
         assert!(error.contains(words), "{error}");

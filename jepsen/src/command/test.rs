@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use trefoil_world::{clock, random};
 
 use super::print_verdict;
-use crate::backend::Backend;
+use crate::backend::{self, Backend};
 use crate::checker::Valid;
 use crate::cluster::{Cluster, Shim};
 use crate::coverage::Expected;
@@ -74,7 +74,7 @@ pub(super) struct Setup {
 enum Where {
     /// A network namespace for each node (root)
     Namespaces,
-    /// Processes on the loopback: faults of processes only
+    /// Processes on the loopback, with proxies between them if faults of the network are asked for
     Loopback,
 }
 
@@ -86,6 +86,9 @@ impl Test {
     pub async fn run(&self) -> anyhow::Result<Valid> {
         let seed = self.seed.unwrap_or_else(random::next_u64);
         let (setup, faults) = (&self.setup, self.faults());
+        if !faults.is_empty() {
+            print!("{}", backend::probe(&setup.kvd, setup.shim.as_deref()));
+        }
         // Not everybody runs it in a checkout.
         let commit = ledger::commit().ok();
         let run = with_workload!(self.workload, W => run_one::<W>(setup, faults, seed, commit.as_deref()).await);
@@ -115,6 +118,7 @@ where
     let id = format!("{:x}", seed & 0xff_ffff);
     let backend = match setup.backend {
         Where::Namespaces => Backend::namespaces(&id, setup.nodes)?,
+        Where::Loopback if faults.iter().any(|kind| kind.needs().network()) => Backend::proxied(setup.nodes).await?,
         Where::Loopback => Backend::loopback(setup.nodes)?,
     };
     let mut cluster = start(backend, setup, faults, &folder).await?;

@@ -5,14 +5,19 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::grudge::{Grudge, Shape, names};
-use crate::backend::{Cut, Traffic};
+use crate::backend::{Break, Cut, Traffic, Weather};
 use crate::cluster::Replacement;
 use crate::generator::Dice;
 
 /// Of fewer nodes none can be taken away so that the others are a majority.
 const MAJORITY_LEFT_MIN: usize = 3;
+/// How late things come: from within a heartbeat to most of an election's time.
+const DELAYS_MS: [u64; 3] = [20, 100, 400];
+/// Bytes a second: hardly enough for heartbeats, and for a little more.
+const DRIPS: [u64; 2] = [500, 3000];
 /// What a full disk still takes: nothing, less than a page, some seconds of load.
 const SPACES_LEFT: [u64; 4] = [0, 1000, 20_000, 200_000];
 /// A node that is down for some seconds needs a snapshot, which is sent at a rate that can be watched: half a second for
@@ -35,6 +40,14 @@ pub enum FaultKind {
     PartitionOf(Shape),
     /// Between one node and the others all peer connections are cut; all other ports are open.
     PeerPortCut,
+    /// All that one node, the leader or every node sends and is sent by the others comes late.
+    SlowLinks,
+    /// All that one node or the leader sends and is sent by the others comes as a drip.
+    Drip,
+    /// All connections between one node, or the leader, and the others are reset.
+    Reset,
+    /// The same, but the node is not told.
+    HalfOpen,
     /// On one node or the leader each sync fails with EIO; the node must end at once.
     SyncError,
     /// The disk of one node or of the leader is full.
@@ -50,7 +63,7 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
-    pub const ALL: [FaultKind; 19] = [
+    pub const ALL: [FaultKind; 23] = [
         FaultKind::Kill,
         FaultKind::KillAll,
         FaultKind::PowerLoss,
@@ -64,6 +77,10 @@ impl FaultKind {
         FaultKind::PartitionOf(Shape::LeaderAlone),
         FaultKind::PartitionOf(Shape::Asymmetric),
         FaultKind::PeerPortCut,
+        FaultKind::SlowLinks,
+        FaultKind::Drip,
+        FaultKind::Reset,
+        FaultKind::HalfOpen,
         FaultKind::SyncError,
         FaultKind::DiskFull,
         FaultKind::Amnesia,
@@ -76,7 +93,8 @@ impl FaultKind {
     pub fn needs(self) -> Needs {
         match self {
             FaultKind::Kill | FaultKind::KillAll | FaultKind::Pause => Needs::Processes,
-            FaultKind::Partition | FaultKind::PartitionOf(_) | FaultKind::PeerPortCut => Needs::Router,
+            FaultKind::Partition | FaultKind::PartitionOf(_) | FaultKind::PeerPortCut => Needs::Links,
+            FaultKind::SlowLinks | FaultKind::Drip | FaultKind::Reset | FaultKind::HalfOpen => Needs::Proxies,
             FaultKind::PowerLoss | FaultKind::SyncError | FaultKind::DiskFull => Needs::Shim,
             FaultKind::Amnesia | FaultKind::Truncation | FaultKind::OldCopy => Needs::Processes,
             FaultKind::SnapshotUnderFire => Needs::Processes,
@@ -94,6 +112,10 @@ impl FaultKind {
             | FaultKind::Partition
             | FaultKind::PartitionOf(_)
             | FaultKind::PeerPortCut
+            | FaultKind::SlowLinks
+            | FaultKind::Drip
+            | FaultKind::Reset
+            | FaultKind::HalfOpen
             | FaultKind::SyncError
             | FaultKind::DiskFull
             | FaultKind::Amnesia
@@ -130,6 +152,19 @@ impl FaultKind {
                 let grudge = Shape::One.grudge(dice, nodes, leader)?;
                 Ok(Fault::PeerPortCut { grudge })
             }
+            FaultKind::SlowLinks => {
+                let (whom, nodes) = hit(&[Targets::One, Targets::Leader, Targets::All], dice, nodes, leader)?;
+                let delay = Duration::from_millis(*dice.pick(&DELAYS_MS));
+                let jitter = delay.mul_f64(dice.below(100) as f64 / 100.0);
+                Ok(Fault::Weather { weather: Weather::Slow { delay, jitter, seed: dice.roll() }, whom, nodes })
+            }
+            FaultKind::Drip => {
+                let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
+                let weather = Weather::Drip { bytes_per_second: *dice.pick(&DRIPS) };
+                Ok(Fault::Weather { weather, whom, nodes })
+            }
+            FaultKind::Reset => broken(Break::Reset, dice, nodes, leader),
+            FaultKind::HalfOpen => broken(Break::HalfOpen, dice, nodes, leader),
             FaultKind::SyncError => {
                 let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
                 Ok(Fault::SyncError { whom, nodes })
@@ -150,10 +185,22 @@ impl FaultKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
     Processes,
-    /// A router between the nodes.
-    Router,
+    /// Something between the nodes that can cut them off from each other.
+    Links,
+    /// Proxies between the nodes.
+    Proxies,
     /// The preload shim under the nodes.
     Shim,
+}
+
+impl Needs {
+    /// Whether it is something between the nodes.
+    pub fn network(self) -> bool {
+        match self {
+            Needs::Links | Needs::Proxies => true,
+            Needs::Processes | Needs::Shim => false,
+        }
+    }
 }
 
 impl fmt::Display for FaultKind {
@@ -166,6 +213,10 @@ impl fmt::Display for FaultKind {
             FaultKind::Partition => f.write_str("partition"),
             FaultKind::PartitionOf(shape) => write!(f, "partition-{}", shape.name()),
             FaultKind::PeerPortCut => f.write_str("peer-port-cut"),
+            FaultKind::SlowLinks => f.write_str("slow-links"),
+            FaultKind::Drip => f.write_str("drip"),
+            FaultKind::Reset => f.write_str("reset"),
+            FaultKind::HalfOpen => f.write_str("half-open"),
             FaultKind::SyncError => f.write_str("sync-error"),
             FaultKind::DiskFull => f.write_str("disk-full"),
             FaultKind::Amnesia => f.write_str("amnesia"),
@@ -259,6 +310,11 @@ fn partition(shapes: &[Shape], dice: &mut Dice, nodes: usize, leader: Option<usi
     Ok(Fault::Partition { shape, grudge: shape.grudge(dice, nodes, leader)? })
 }
 
+fn broken(how: Break, dice: &mut Dice, nodes: usize, leader: Option<usize>) -> Result<Fault, String> {
+    let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
+    Ok(Fault::Broken { how, whom, nodes })
+}
+
 fn replaced(by: Replacement, dice: &mut Dice, nodes: usize) -> Result<Fault, String> {
     if nodes < MAJORITY_LEFT_MIN {
         return Err(format!("needs at least {MAJORITY_LEFT_MIN} nodes"));
@@ -310,6 +366,18 @@ pub enum Fault {
     PeerPortCut {
         grudge: Grudge,
     },
+    /// Of all lines of these nodes.
+    Weather {
+        weather: Weather,
+        whom: Targets,
+        nodes: BTreeSet<usize>,
+    },
+    /// All connections of these nodes.
+    Broken {
+        how: Break,
+        whom: Targets,
+        nodes: BTreeSet<usize>,
+    },
     SyncError {
         whom: Targets,
         nodes: BTreeSet<usize>,
@@ -335,11 +403,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// What it drops on the network; nothing for faults of processes and disks.
+    /// What it drops on the network.
     pub fn cuts(&self) -> Vec<Cut> {
         match self {
             Fault::Kill { .. } | Fault::KillAll { .. } | Fault::PowerLoss { .. } | Fault::Pause { .. } => Vec::new(),
             Fault::SyncError { .. } | Fault::DiskFull { .. } => Vec::new(),
+            Fault::Weather { .. } | Fault::Broken { .. } => Vec::new(),
             Fault::Replaced { .. } | Fault::SnapshotUnderFire { .. } => Vec::new(),
             Fault::Partition { grudge, .. } => grudge.cuts(Traffic::All),
             Fault::PeerPortCut { grudge } => grudge.cuts(Traffic::PeerPort),
@@ -354,10 +423,18 @@ impl fmt::Display for Fault {
             Fault::Kill { whom, nodes }
             | Fault::Pause { whom, nodes }
             | Fault::SyncError { whom, nodes }
+            | Fault::Broken { whom, nodes, .. }
             | Fault::Replaced { whom, nodes, .. } => write!(f, "{}: {}", whom.name(), names(nodes)),
             Fault::KillAll { nodes } | Fault::PowerLoss { nodes, .. } => f.write_str(&names(nodes)),
             Fault::Partition { shape, grudge } => write!(f, "{}: {grudge}", shape.name()),
             Fault::PeerPortCut { grudge } => write!(f, "{grudge}"),
+            Fault::Weather { weather: Weather::Slow { delay, jitter, .. }, whom, nodes } => {
+                let most = *delay + *jitter;
+                write!(f, "{}: {}, {delay:?} to {most:?} late", whom.name(), names(nodes))
+            }
+            Fault::Weather { weather: Weather::Drip { bytes_per_second }, whom, nodes } => {
+                write!(f, "{}: {}, {bytes_per_second} bytes a second", whom.name(), names(nodes))
+            }
             Fault::DiskFull { whom, nodes, bytes } => {
                 write!(f, "{}: {}, {bytes} bytes left", whom.name(), names(nodes))
             }

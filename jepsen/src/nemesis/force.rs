@@ -1,10 +1,11 @@
 //! Putting a fault in force, finding out whether it is, and undoing all faults.
 //!
-//! Undoing does not go by what was done: it removes every cut, continues every process, mends every disk, puts every
+//! Undoing does not go by what was done: it mends every link, continues every process, mends every disk, puts every
 //! directory back, and starts every node that is down. So it may be repeated, and mends what an interrupted injection
 //! has half done.
 
 mod disk;
+mod lines;
 mod replaced;
 mod snapshot;
 
@@ -13,10 +14,10 @@ use std::time::Duration;
 
 use anyhow::{anyhow, ensure};
 use futures::future::join_all;
-use trefoil_world::{clock, task};
+use trefoil_world::clock;
 
 use super::fault::Fault;
-use crate::backend::{Cut, Reach, Router, Traffic, node_name};
+use crate::backend::{Cut, Links, Reach, Traffic, node_name};
 use crate::cluster::Cluster;
 use crate::generator::Dice;
 
@@ -47,11 +48,13 @@ pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Resu
         Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => cluster.kill(nodes).await?,
         Fault::Pause { nodes, .. } => cluster.pause(nodes)?,
         Fault::Partition { .. } | Fault::PeerPortCut { .. } => {
-            let (router, cuts) = (router(cluster)?, fault.cuts());
+            let cuts = fault.cuts();
             let count = cuts.len();
-            task::blocking(move || router.cut(&cuts)).await??;
+            links(cluster)?.cut(cuts).await?;
             count
         }
+        Fault::Weather { weather, nodes, .. } => lines::set(cluster, *weather, nodes)?,
+        Fault::Broken { how, nodes, .. } => lines::break_off(cluster, *how, nodes).await?,
         Fault::PowerLoss { seed, .. } => {
             cluster.lose_power(Dice::new(*seed)).await?;
             return Ok(String::new());
@@ -93,6 +96,8 @@ pub(super) async fn probe(cluster: &mut Cluster, fault: &Fault, cuts: BTreeSet<C
             expect_decisions(cluster, Traffic::All, cuts).await?;
             Ok(format!("{seen}; other ports are open").into())
         }
+        Fault::Weather { weather, nodes, .. } => lines::probe_weather(cluster, *weather, nodes).await,
+        Fault::Broken { how, .. } => lines::probe_broken(cluster, *how).await,
         Fault::SyncError { nodes, .. } => disk::probe_sync_error(cluster, nodes).await,
         Fault::DiskFull { nodes, .. } => disk::probe_full(cluster, nodes).await,
         Fault::Replaced { by, nodes, .. } => replaced::probe(cluster, *by, nodes).await,
@@ -100,7 +105,7 @@ pub(super) async fn probe(cluster: &mut Cluster, fault: &Fault, cuts: BTreeSet<C
     }
 }
 
-/// The kernel drops what is to be dropped and nothing else, and connections over each cut link come to nothing.
+/// What is to be dropped is, and nothing else, and connections over each cut link come to nothing.
 async fn probe_cuts(
     cluster: &Cluster,
     fault: &Fault,
@@ -111,21 +116,17 @@ async fn probe_cuts(
     // A connection needs both directions: one attempt for each two nodes.
     let pairs: BTreeSet<(usize, usize)> =
         fault.cuts().iter().map(|cut| (cut.from.min(cut.to), cut.from.max(cut.to))).collect();
-    let router = router(cluster)?;
-    let attempts = pairs.iter().map(|&(from, to)| {
-        let router = router.clone();
-        task::blocking(move || router.reach(from, to, traffic.port()))
-    });
+    let links = links(cluster)?;
+    let attempts = pairs.iter().map(|&(from, to)| links.reach(from, to, traffic.port()));
     for (&(from, to), reach) in pairs.iter().zip(join_all(attempts).await) {
-        let passes = reach?? == Reach::Answers;
+        let passes = reach? == Reach::Answers;
         ensure!(!passes, "{} still connects to {}", node_name(from), node_name(to));
     }
     Ok(format!("{} links are silent", pairs.len()))
 }
 
 async fn expect_decisions(cluster: &Cluster, traffic: Traffic, expected: BTreeSet<Cut>) -> anyhow::Result<()> {
-    let router = router(cluster)?;
-    match task::blocking(move || router.difference(traffic, &expected)).await?? {
+    match links(cluster)?.difference(traffic, expected).await? {
         None => Ok(()),
         Some(difference) => Err(anyhow!(difference)),
     }
@@ -145,8 +146,8 @@ pub(super) async fn heal(cluster: &mut Cluster) -> anyhow::Result<()> {
 }
 
 async fn heal_network(cluster: &Cluster) -> anyhow::Result<()> {
-    let Ok(router) = cluster.router().cloned() else { return Ok(()) };
-    task::blocking(move || router.heal()).await??;
+    let Ok(links) = cluster.links() else { return Ok(()) };
+    links.heal().await?;
     expect_decisions(cluster, Traffic::All, BTreeSet::new()).await
 }
 
@@ -158,8 +159,8 @@ async fn resume(cluster: &mut Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn router(cluster: &Cluster) -> anyhow::Result<Router> {
-    cluster.router().cloned().map_err(anyhow::Error::msg)
+fn links(cluster: &Cluster) -> anyhow::Result<Links> {
+    cluster.links().map_err(anyhow::Error::msg)
 }
 
 /// Whether it holds within `bound`.

@@ -91,6 +91,8 @@ async fn what_this_backend_cannot_do_is_said() {
         (FaultKind::Partition, network),
         (FaultKind::PartitionOf(Shape::Halves), network),
         (FaultKind::PeerPortCut, network),
+        (FaultKind::SlowLinks, network),
+        (FaultKind::HalfOpen, network),
         (FaultKind::PowerLoss, disk),
         (FaultKind::SyncError, disk),
         (FaultKind::DiskFull, disk),

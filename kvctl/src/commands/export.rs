@@ -1,6 +1,7 @@
 //! `export PREFIX DIR`: writes keys back as files, `import`'s opposite.
 //!
-//! A key that does not name a file below DIR is refused by name, the rest is written, and the exit code is 3.
+//! A key that does not name a file below DIR is refused by name, the rest is written, and the exit code is 3. What
+//! could not be written leaves the file that was there (`target.rs`).
 
 use bytes::Bytes;
 use futures::stream::StreamExt;

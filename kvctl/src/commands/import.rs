@@ -3,7 +3,7 @@
 //! Many files are on their way at once, over one session, so that repeating after a lost answer writes nothing twice
 //! and each key's version stays 1. A file the server refuses is named and the rest goes on; when a file was not
 //! stored for a whole minute the cluster is gone, and the import ends. What is no regular file is counted by its kind and
-//! named so, and is no failure.
+//! named so, and is no failure; nor is a file that an export has not finished.
 //!
 //! Invariants:
 //!
@@ -81,7 +81,10 @@ pub async fn run(args: Import, global: &Global, output: &mut Output) -> Result<E
     if found.skipped.all() > 0 {
         say(format_args!("skipped, since only regular files are stored: {}", found.skipped));
     }
-    print(&tally, found.skipped.all(), output)?;
+    if found.unfinished > 0 {
+        say(format_args!("skipped, since an export has not finished them: files: {}", found.unfinished));
+    }
+    print(&tally, found.skipped.all() + found.unfinished, output)?;
     tally.ended()?;
     // A session that stays open ends by itself.
     let _ = session.close().await;

@@ -35,7 +35,8 @@ async fn wrong_settings() {
     let two = "n1=127.0.0.1:1,n1=127.0.0.1:2";
     let shared = "n1=127.0.0.1:1,n2=127.0.0.1:1";
     let without_end = "--config /dev/zero: has more than 1048576 bytes, the limit";
-    let cases: [(i32, Vec<String>, &str); 17] = [
+    let respelt = "n1=127.0.0.1:2380,n2=127.0.0.1:02380";
+    let cases: [(i32, Vec<String>, &str); 23] = [
         (USAGE, plus(&["--no-such-flag"]), "unexpected argument '--no-such-flag'"),
         (USAGE, plus(&["--weight", "heavy"]), "invalid value 'heavy' for '--weight"),
         (USAGE, plus(&["--key-bytes-max", "0"]), "--key-bytes-max: must be at least 64, not 0"),
@@ -50,6 +51,12 @@ async fn wrong_settings() {
         (USAGE, with(&good, "--initial-cluster", "n1"), "--initial-cluster: 'n1' is not name=host:port"),
         (USAGE, with(&good, "--listen-peer", "nowhere"), "--listen-peer: 'nowhere' is not host:port"),
         (USAGE, with(&good, "--listen-client", "0.0.0.0:1"), "--advertise-client: is needed"),
+        (USAGE, with(&good, "--name", "a\nkvd: b"), r"--name: 'a\nkvd: b' has control characters"),
+        (USAGE, with(&good, "--initial-cluster", respelt), "--initial-cluster: n1 and n2 are at one address"),
+        (USAGE, with(&good, "--listen-peer", "127.0.0.1:0"), "--listen-peer: '127.0.0.1:0' has port 0"),
+        (USAGE, with(&good, "--listen-peer", &cluster.nodes[0].client), "--listen-peer: is at one address with"),
+        (USAGE, plus(&["--advertise-client", "[::]:1"]), "--advertise-client: [::]:1 is no address others can dial"),
+        (NOT_STARTED, plus(&["--config", "no\nsuch"]), r"--config no\nsuch: No such file or directory"),
         (USAGE, plus(&["--config", nonsense.as_str()]), no_toml.as_str()),
         (USAGE, plus(&["--config", "/dev/zero"]), without_end),
         (NOT_STARTED, plus(&["--config", missing.as_str()]), no_file.as_str()),

@@ -4,6 +4,8 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -117,6 +119,22 @@ impl Drop for Kvd {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writing beyond `bytes` of a file is an error to the command, as on a disk that fails or is full.
+pub fn limit_files(command: &mut Command, bytes: u64) {
+    // SAFETY: what runs in the child before it becomes another program makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(move || limit_files_here(bytes)) };
+}
+
+fn limit_files_here(bytes: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: no handler is set, and the pointer is to what lives until the call returns.
+    let limited = unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN) != libc::SIG_ERR
+            && libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) == 0
+    };
+    if limited { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// What a command left when it ended.

@@ -92,8 +92,15 @@ async fn kvctl_with_a_stdin_that_never_ends() {
 async fn a_node_that_cannot_write_its_lines() {
     Scenario::begin("streams::a_node_that_cannot_write_its_lines");
     let _turn = beside_others().await;
-    for lost in [Lost::Closed, Lost::Full, Lost::Unread] {
-        let cluster = Cluster::plan(1, &["--log-level", "debug"]).await;
+    let cases = [
+        (Lost::Closed, "debug"),
+        (Lost::Full, "debug"),
+        (Lost::Full, "trace"),
+        (Lost::Unread, "debug"),
+        (Lost::Unread, "trace"),
+    ];
+    for (lost, level) in cases {
+        let cluster = Cluster::plan(1, &["--log-level", level]).await;
         let mut kvd = Command::new(kvd_program());
         kvd.args(cluster.args(0));
         let mut child = lost.start(&kvd);

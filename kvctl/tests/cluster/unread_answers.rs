@@ -218,7 +218,7 @@ async fn expect_gets(kv: &KvClient<Channel>) {
 }
 
 /// The most memory a process has had.
-fn peak_rss_bytes(pid: u32) -> u64 {
+pub fn peak_rss_bytes(pid: u32) -> u64 {
     let path = format!("/proc/{pid}/status");
     let status = fs::read_to_string(&path).unwrap_or_else(|error| panic!("expected to read {path}: {error}"));
     let peak: Option<u64> =

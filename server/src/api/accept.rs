@@ -1,8 +1,8 @@
 //! Accepting connections: bounded in number, each counted until it closes. One that does not earn its place in its first
 //! moments is closed, so that silent ones, or strangers, do not take all places.
 //!
-//! So is one whose reader takes nothing for [`READER_PATIENCE`] while something waits for it: counted answers
-//! (`answers.rs`), or bytes the socket does not take. Every few seconds the connection looks whether DATA was written since
+//! So is one whose reader takes nothing for [`READER_PATIENCE`] while something waits for it: large answers (`answers.rs`),
+//! bytes of others (`requests.rs`), or bytes the socket does not take. Every few seconds the connection looks whether DATA was written since
 //! the last look. Only DATA counts: who answers pings, or sends them, takes nothing by that. How much of an answer has gone
 //! the frames that are written say ([`Written`]), not what HTTP/2 has asked for of it: that may be all of it while the
 //! reader's window is closed, or nothing.
@@ -56,7 +56,12 @@ pub struct Accepted {
 impl Accepted {
     /// That of the connection a request came on.
     pub fn of<T>(request: &Request<T>) -> Accepted {
-        request.extensions().get().cloned().unwrap_or_default()
+        Accepted::among(request.extensions())
+    }
+
+    /// That of the connection whose request has these extensions.
+    pub fn among(extensions: &http::Extensions) -> Accepted {
+        extensions.get().cloned().unwrap_or_default()
     }
 }
 

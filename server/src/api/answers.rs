@@ -21,8 +21,8 @@
 //! * The share comes first, then the node's room; room never grows. So who waits for room keeps nobody from giving room back.
 //! * Nobody waits for the gets' part.
 //!
-//! Left out: answers of up to 4 KiB, and those of other services, which are small: requests and connections bound their
-//! number. The message, which is there beside its bytes while it is encoded. What peers are answered: they take it. A value
+//! Left out: answers of up to 4 KiB, and those of other services, which are small: their requests' places bound their
+//! number until they are taken (`requests.rs`). The message, which is there beside its bytes while it is encoded. What peers are answered: they take it. A value
 //! that was put when requests could be larger counts as the largest that can be put now.
 
 use std::pin::Pin;
@@ -158,20 +158,32 @@ fn pairs_max(range: &KeyRange, limit: Option<u64>) -> usize {
 #[derive(Debug)]
 pub struct Reader {
     share: Parts,
-    /// Known answers that are counted and not taken whole.
+    /// What is known and not taken whole: large answers, and bytes in HTTP/2's hands.
     untaken: AtomicUsize,
+    /// Places its connection's requests have.
+    pub(super) requests: AtomicUsize,
 }
 
 impl Default for Reader {
     fn default() -> Reader {
-        Reader { share: Parts::of_bytes(SHARE_BYTES_MAX, GETS_SHARE_BYTES_MAX), untaken: AtomicUsize::new(0) }
+        let share = Parts::of_bytes(SHARE_BYTES_MAX, GETS_SHARE_BYTES_MAX);
+        Reader { share, untaken: AtomicUsize::new(0), requests: AtomicUsize::new(0) }
     }
 }
 
 impl Reader {
-    /// Whether counted answers wait to be taken whole.
+    /// Whether something waits to be taken whole.
     pub fn is_awaited(&self) -> bool {
         self.untaken.load(Ordering::Relaxed) > 0
+    }
+
+    /// Something waits for it from now on, until as much is noted as taken.
+    pub(super) fn note_known(&self) {
+        self.untaken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_taken(&self) {
+        self.untaken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -203,14 +215,14 @@ pub struct Untaken(Room);
 
 impl Untaken {
     fn of(room: Room) -> Untaken {
-        room.reader.untaken.fetch_add(1, Ordering::Relaxed);
+        room.reader.note_known();
         Untaken(room)
     }
 }
 
 impl Drop for Untaken {
     fn drop(&mut self) {
-        self.0.reader.untaken.fetch_sub(1, Ordering::Relaxed);
+        self.0.reader.note_taken();
     }
 }
 

@@ -13,6 +13,7 @@
 mod voice;
 
 use std::collections::BTreeMap;
+use std::mem::{Discriminant, discriminant};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,8 +59,8 @@ use crate::verify::{self, Haste, WALK_PATIENCE};
 const ANSWERS_MAX: usize = 1024;
 /// Answered frames on their way.
 const FRAMES_MAX: usize = 8;
-/// How often the log repeats why a peer is refused.
-const REFUSED_EVERY: Duration = Duration::from_secs(5);
+/// How often the log repeats why a peer is refused, which tries again twice a second.
+const REFUSED_EVERY: Duration = Duration::from_secs(60);
 /// Refused nodes that are remembered.
 const REFUSED_MAX: usize = 256;
 /// A snapshot sender that is silent for this long is given up.
@@ -145,24 +146,32 @@ pub struct PeerService {
     pub refused: Arc<RefusedLately>,
 }
 
+/// A reason, and when the log last said it.
+type Said = (Discriminant<Refused>, Instant);
+
 /// Who was refused lately, so that the log says it once in a while and not at every attempt.
 #[derive(Default)]
 pub struct RefusedLately {
-    by_node: Mutex<BTreeMap<NodeId, (Refused, Instant)>>,
+    /// When the log last said each reason. The numbers in it are not told apart: those of a copy that runs on change all
+    /// the time.
+    by_node: Mutex<BTreeMap<NodeId, Vec<Said>>>,
 }
 
 impl RefusedLately {
     /// Whether the log has not said this lately.
     fn is_news(&self, node: NodeId, refused: &Refused) -> bool {
         let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = by_node.get(&node).is_some_and(|(why, at)| why == refused && at.elapsed() < REFUSED_EVERY);
-        if !known {
-            if by_node.len() >= REFUSED_MAX {
-                by_node.clear();
-            }
-            by_node.insert(node, (refused.clone(), clock::now()));
+        if by_node.len() >= REFUSED_MAX && !by_node.contains_key(&node) {
+            by_node.clear();
         }
-        !known
+        let said = by_node.entry(node).or_default();
+        said.retain(|(_, at)| at.elapsed() < REFUSED_EVERY);
+        let reason = discriminant(refused);
+        if said.iter().any(|(why, _)| *why == reason) {
+            return false;
+        }
+        said.push((reason, clock::now()));
+        true
     }
 }
 
@@ -460,4 +469,31 @@ async fn digest(member: &Member, asked: &Asked, revision: Revision) -> Result<Co
     let _walk = member.router.walk_place()?;
     let (_, content) = verify::digest(&replica, Some(revision), Haste::ByItself, deadline).await?;
     Ok(content)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_log_says_a_reason_once_in_a_while() {
+        let lately = RefusedLately::default();
+        let tail = |node, claimed| Refused::LostTail { node: NodeId(node), known: 70, claimed };
+        for (node, refused, news) in [
+            (2, tail(2, 10), true),
+            (2, tail(2, 11), false),
+            (2, Refused::Malformed, true),
+            (2, tail(2, 12), false),
+            (2, Refused::Malformed, false),
+            (3, tail(3, 12), true),
+        ] {
+            assert_eq!(lately.is_news(NodeId(node), &refused), news, "{node}: {refused}");
+        }
+        tokio::time::advance(REFUSED_EVERY).await;
+        assert!(lately.is_news(NodeId(2), &tail(2, 13)), "it is said again later");
+        for node in 10..10 + REFUSED_MAX as u64 {
+            lately.is_news(NodeId(node), &Refused::Malformed);
+        }
+        assert!(lately.by_node.lock().expect("no test panicked under it").len() <= REFUSED_MAX);
+    }
 }

@@ -11,13 +11,43 @@ fn with(change: impl FnOnce(&mut RawConfig)) -> Result<Config, String> {
 #[test]
 fn a_bad_setting_is_named() {
     let list = |list: &str| with(|raw| raw.initial_cluster = Some(list.into()));
-    let cases: [(Result<Config, String>, &str); 7] = [
+    let listen = |client: &str, peer: &str| {
+        with(|raw| {
+            raw.listen_client = Some(client.into());
+            raw.listen_peer = Some(peer.into());
+        })
+    };
+    let cases: [(Result<Config, String>, &str); 25] = [
         (with(|raw| raw.name = Some("a,b".into())), "--name: "),
+        (with(|raw| raw.name = Some("a\nkvd: b".into())), r"--name: 'a\nkvd: b' has control characters"),
         (with(|raw| raw.listen_client = Some("nowhere".into())), "--listen-client: 'nowhere'"),
+        (with(|raw| raw.listen_client = Some("a b:1".into())), "--listen-client: 'a b:1' is not host:port"),
+        (with(|raw| raw.listen_client = Some("a\n:1".into())), r"--listen-client: 'a\n:1' is not host:port"),
+        (with(|raw| raw.listen_client = Some("h:+1".into())), "--listen-client: 'h:+1' is not host:port"),
+        (with(|raw| raw.listen_client = Some("h:".into())), "--listen-client: 'h:' is not host:port"),
+        (
+            with(|raw| raw.listen_client = Some("h:0".into())),
+            "--listen-client: 'h:0' has port 0, which nobody can dial",
+        ),
+        (with(|raw| raw.listen_peer = Some("h:00".into())), "--listen-peer: 'h:00' has port 0"),
+        (with(|raw| raw.advertise_client = Some("h:0".into())), "--advertise-client: 'h:0' has port 0"),
+        (with(|raw| raw.advertise_peer = Some("0.0.0.0:1".into())), "--advertise-peer: 0.0.0.0:1 is no address others"),
+        (with(|raw| raw.advertise_client = Some("[::]:1".into())), "--advertise-client: [::]:1 is no address others"),
+        (with(|raw| raw.advertise_client = Some("[0:0::]:1".into())), "--advertise-client: [0:0::]:1 is no address"),
+        (listen("h:1", "h:1"), "--listen-peer: is at one address with --listen-client, h:1"),
+        (listen("127.0.0.1:01", "127.0.0.1:1"), "--listen-peer: is at one address with --listen-client, 127.0.0.1:1"),
+        (with(|raw| raw.listen_peer = Some("[0::0]:2380".into())), "--advertise-peer: is needed"),
         (with(|raw| raw.listen_peer = Some("0.0.0.0:2380".into())), "--advertise-peer: is needed"),
         (list("n2=h:1"), "--initial-cluster: does not name"),
         (list("n1=h:1,n1=h:2"), "--initial-cluster: names a node twice"),
         (list("n3=h:1,n1=h:2,n2=h:1"), "--initial-cluster: n2 and n3 are at one address, h:1"),
+        (list("n1=h:2380,n2=h:02380"), "--initial-cluster: n1 and n2 are at one address, h:02380"),
+        (
+            list("n1=[::1]:1,n2=[0:0:0:0:0:0:0:1]:1"),
+            "--initial-cluster: n1 and n2 are at one address, [0:0:0:0:0:0:0:1]:1",
+        ),
+        (list("n1=Host:1,n2=hOST:1"), "--initial-cluster: n1 and n2 are at one address, hOST:1"),
+        (list("n1=h:1,n2=[::]:1"), "--initial-cluster: [::]:1 is no address others can dial"),
         (list("n1=h:1,=h:2"), "--initial-cluster: '=h:2' is not name=host:port"),
     ];
     for (result, expected) in cases {

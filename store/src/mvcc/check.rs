@@ -28,6 +28,7 @@ pub enum Invalid {
     EmptyKey,
     #[error("a key has {actual} bytes; at most {limit} are allowed")]
     KeyTooLong { actual: usize, limit: usize },
+    /// `actual` counts those of the transactions around it, too.
     #[error("a transaction has {actual} operations or compares; at most {limit} are allowed")]
     TooManyOps { actual: usize, limit: usize },
     #[error("a transaction writes one key twice: {key:?}")]
@@ -38,7 +39,7 @@ pub enum Invalid {
 
 /// Whether `op` may be proposed.
 pub fn check(op: &Op, limits: &Limits) -> Result<(), Invalid> {
-    check_op(op, limits, limits.txn_ops_max, 1)?;
+    check_op(op, limits, 0, 1)?;
     if let Op::Txn(txn) = op {
         Touched::by(&txn.success)?;
         Touched::by(&txn.failure)?;
@@ -46,13 +47,13 @@ pub fn check(op: &Op, limits: &Limits) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// `ops_left` is what the transactions around `op` leave of the budget; `depth` counts from 1.
-fn check_op(op: &Op, limits: &Limits, ops_left: usize, depth: usize) -> Result<(), Invalid> {
+/// `ops_around` is what the transactions around `op` take of the budget; `depth` counts from 1.
+fn check_op(op: &Op, limits: &Limits, ops_around: usize, depth: usize) -> Result<(), Invalid> {
     match op {
         Op::Range(range) => check_range(range),
         Op::Put(put) => check_put(put, limits),
         Op::Delete(delete) => check_key(&delete.range.key),
-        Op::Txn(txn) => check_txn(txn, limits, ops_left, depth),
+        Op::Txn(txn) => check_txn(txn, limits, ops_around, depth),
     }
 }
 
@@ -71,17 +72,20 @@ fn check_put(put: &PutOp, limits: &Limits) -> Result<(), Invalid> {
     if actual > limit { Err(Invalid::KeyTooLong { actual, limit }) } else { Ok(()) }
 }
 
-fn check_txn(txn: &Txn, limits: &Limits, ops_left: usize, depth: usize) -> Result<(), Invalid> {
+fn check_txn(txn: &Txn, limits: &Limits, ops_around: usize, depth: usize) -> Result<(), Invalid> {
     if depth > TXN_DEPTH_MAX {
         return Err(Invalid::NestedTooDeep { limit: TXN_DEPTH_MAX });
     }
-    let actual = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
-    let ops_left = ops_left.checked_sub(actual).ok_or(Invalid::TooManyOps { actual, limit: ops_left })?;
+    let own = txn.compares.len().max(txn.success.len()).max(txn.failure.len());
+    let (actual, limit) = (ops_around + own, limits.txn_ops_max);
+    if actual > limit {
+        return Err(Invalid::TooManyOps { actual, limit });
+    }
     for compare in &txn.compares {
         check_key(&compare.range.key)?;
     }
     for op in txn.success.iter().chain(&txn.failure) {
-        check_op(op, limits, ops_left, depth + 1)?;
+        check_op(op, limits, actual, depth + 1)?;
     }
     Ok(())
 }
@@ -214,7 +218,7 @@ mod tests {
             (either(gets(4), gets(4)), Ok(())),
             (either(vec![], gets(5)), Err(Invalid::TooManyOps { actual: 5, limit: 4 })),
             (with(gets(1), txn(gets(2))), Ok(())),
-            (with(gets(1), txn(gets(3))), Err(Invalid::TooManyOps { actual: 3, limit: 2 })),
+            (with(gets(1), txn(gets(3))), Err(Invalid::TooManyOps { actual: 5, limit: 4 })),
         ] {
             assert_eq!(checked(&op), expected, "{op:?}");
         }

@@ -13,6 +13,8 @@ fn hit_by(fault: &Fault) -> (Option<Targets>, usize) {
         | Fault::Pause { whom, nodes }
         | Fault::SyncError { whom, nodes }
         | Fault::DiskFull { whom, nodes, .. }
+        | Fault::Weather { whom, nodes, .. }
+        | Fault::Broken { whom, nodes, .. }
         | Fault::Replaced { whom, nodes, .. } => (Some(*whom), nodes.len()),
         Fault::KillAll { nodes } | Fault::PowerLoss { nodes, .. } => (None, nodes.len()),
         Fault::Partition { .. } | Fault::PeerPortCut { .. } | Fault::SnapshotUnderFire { .. } => {
@@ -47,6 +49,10 @@ fn faults_of_processes_hit_as_many_as_they_say() {
     assert_eq!(hits(FaultKind::PowerLoss, 5, None), Hits::from([(None, 5)]));
     assert_eq!(hits(FaultKind::SyncError, 5, Some(4)), Hits::from([one, led]));
     assert_eq!(hits(FaultKind::DiskFull, 5, None), Hits::from([one]));
+    assert_eq!(hits(FaultKind::SlowLinks, 5, Some(4)), Hits::from([one, led, all]));
+    for kind in [FaultKind::Drip, FaultKind::Reset, FaultKind::HalfOpen] {
+        assert_eq!(hits(kind, 5, Some(4)), Hits::from([one, led]));
+    }
     for kind in [FaultKind::Amnesia, FaultKind::Truncation, FaultKind::OldCopy] {
         assert_eq!(hits(kind, 5, Some(4)), Hits::from([one, two]), "a majority is left");
         assert_eq!(hits(kind, 3, Some(1)), Hits::from([one]));

@@ -1,4 +1,5 @@
-//! The regular files below a directory, and how many entries of which other kind there are.
+//! The regular files below a directory, and how many entries of which other kind there are. Files that an export has not
+//! finished are not among them.
 
 use std::fmt;
 use std::fs::{self, FileType};
@@ -6,6 +7,8 @@ use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+use crate::commands::unfinished;
 
 /// A regular file.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub struct Found {
     /// In the order of their relative paths.
     pub files: Vec<File>,
     pub skipped: Skipped,
+    /// How many files an export has not finished.
+    pub unfinished: u64,
     /// Directories and entries that cannot be read, and why.
     pub unreadable: Vec<String>,
 }
@@ -104,6 +109,8 @@ fn note(
     let relative = [above, separator, name.as_bytes()].concat();
     if metadata.is_dir() {
         open.push((entry.path(), relative));
+    } else if metadata.is_file() && unfinished::is_one(name.as_bytes()) {
+        found.unfinished += 1;
     } else if metadata.is_file() {
         found.files.push(File { path: entry.path(), relative, size: metadata.len() });
     } else {
@@ -160,12 +167,13 @@ mod tests {
             fs::write(dir.path().join(OsStr::from_bytes(name)), b"").expect("a file");
         }
         symlink("/etc", dir.path().join("link")).expect("a link");
+        fs::write(dir.path().join("sub/.kvctl-export-0123456789abcdef"), b"half").expect("a file");
         let _socket = UnixListener::bind(dir.path().join("sub/socket")).expect("a socket");
         let found = walk(dir.path()).expect("a list");
         let names: Vec<&[u8]> = found.files.iter().map(|file| &file.relative[..]).collect();
         assert_eq!(names, [&b"empty"[..], b"sub/a b", b"sub/\xff\xfe"]);
         let skipped = Skipped { links: 1, sockets: 1, ..Skipped::default() };
-        assert_eq!((found.skipped, found.unreadable.len()), (skipped, 0));
+        assert_eq!((found.skipped, found.unfinished, found.unreadable.len()), (skipped, 1, 0));
         assert_eq!(read(&found.files[0].path, 10).expect("its content"), b"");
         assert!(read(&dir.path().join("link"), 10).is_err());
         assert!(walk(&dir.path().join("missing")).is_err());

@@ -21,6 +21,7 @@ use trefoil_client::{Error, Kind, Outcome};
 
 use crate::disk_space;
 use crate::errors_table::{Case, Row, requests};
+use crate::many_requests;
 use crate::raw::{self, bounded};
 use crate::unread_answers;
 use crate::wait::until;
@@ -99,6 +100,7 @@ fn provoked() -> Vec<Case> {
     cases.extend(bystanders::PROVOKED);
     cases.extend(forming::PROVOKED);
     cases.extend(limits::PROVOKED);
+    cases.extend(many_requests::PROVOKED);
     cases.extend(quorum::PROVOKED);
     cases.extend(refusals::cases());
     cases.extend(silent_leader::PROVOKED);

@@ -162,13 +162,16 @@ fn bounds() -> Vec<(Case, Ask)> {
 fn histories(known: Known) -> Vec<(Case, Ask)> {
     let gone = "revision 4 has been compacted; the first readable one is 5";
     let gone = Case::new("read below the floor", "COMPACTED", gone);
+    let again = "compacted before: revision 5 is the first readable one already";
+    let again = Case::new("read below the floor", "COMPACTED", again);
     let to_come = "revision 1000 is in the future; the newest is 2";
     let to_come = Case::new("above the newest", "FUTURE_REVISION", to_come);
     let read = |revision| Ask::Get(v1::GetRequest { revision, ..raw::get("k") });
     let compact = |revision| Ask::Compact(v1::CompactRequest { header: None, revision });
     vec![
         (gone, read(known.newest.saturating_sub(1))),
-        (gone, compact(known.newest)),
+        (gone, compact(known.newest.saturating_sub(1))),
+        (again, compact(known.newest)),
         (to_come, read(known.newest + 1000)),
         (to_come, compact(known.newest + 1000)),
     ]

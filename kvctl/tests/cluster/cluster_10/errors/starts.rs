@@ -13,7 +13,7 @@ mod stage;
 use std::path::Path;
 
 use self::spoil::{
-    CURRENT, FOUNDING, REPLICA, VOTE, cut_log, damage_table, put_first_manifest_back, put_folder,
+    CURRENT, FOUNDING, REPLICA, VOTE, cut_log, damage_table, put_first_manifest_back, put_folder, put_pipe, put_zeroes,
     remember_longer_manifest, spoil_row,
 };
 use self::stage::Stage;
@@ -47,6 +47,10 @@ pub enum Scene {
     FullStdout(&'static str),
     /// Somebody else listens at the address of this flag.
     PortInUse(&'static str),
+    /// It is to listen at one address for clients and nodes.
+    OneAddress,
+    /// It is started as `kvd dev` with so many nodes, on the directories of a cluster of two.
+    Dev(&'static str),
     /// Another process uses the directory.
     DirectoryInUse,
     /// It is started under this name on the directory of a cluster of one.
@@ -102,20 +106,40 @@ const ROWS: &[Row] = &[
     (
         USAGE,
         "an address that is none",
-        &[("--listen-client: 'foo' is not host:port", Scene::Value("--listen-client", "foo"))],
+        &[
+            ("--listen-client: 'foo' is not host:port", Scene::Value("--listen-client", "foo")),
+            (
+                "--listen-client: '127.0.0.1:0' has port 0, which nobody can dial",
+                Scene::Value("--listen-client", "127.0.0.1:0"),
+            ),
+        ],
     ),
     (
         USAGE,
         "an address that others cannot dial",
-        &[(
-            "--advertise-client: is needed, because 0.0.0.0:2379 is no address others can dial",
-            Scene::Value("--listen-client", "0.0.0.0:2379"),
-        )],
+        &[
+            (
+                "--advertise-client: is needed, because 0.0.0.0:2379 is no address others can dial",
+                Scene::Value("--listen-client", "0.0.0.0:2379"),
+            ),
+            (
+                "--advertise-peer: 0.0.0.0:2380 is no address others can dial",
+                Scene::Value("--advertise-peer", "0.0.0.0:2380"),
+            ),
+        ],
+    ),
+    (
+        USAGE,
+        "one address for both ports",
+        &[("--listen-peer: is at one address with --listen-client, 127.0.0.1:2379", Scene::OneAddress)],
     ),
     (
         USAGE,
         "a name that cannot be one",
-        &[("--name: 'a,b' must not be empty nor contain ',', '=' or '/'", Scene::Value("--name", "a,b"))],
+        &[
+            ("--name: 'a,b' must not be empty nor contain ',', '=' or '/'", Scene::Value("--name", "a,b")),
+            (r"--name: 'a\nb' has control characters", Scene::Value("--name", "a\nb")),
+        ],
     ),
     (
         USAGE,
@@ -216,6 +240,23 @@ const ROWS: &[Row] = &[
                 "DIR/db: i/o: IO error: No such file or directory: …",
                 Scene::Spoiled(Past::First, |directory| delete_path(&manifest(directory))),
             ),
+        ],
+    ),
+    (
+        NOT_STARTED,
+        "a file of the directory is a pipe or a device",
+        &[
+            ("DIR/lock: is not a regular file", Scene::Spoiled(Past::First, |directory| put_pipe(directory, "lock"))),
+            ("DIR/mark: is not a regular file", Scene::Spoiled(Past::First, |directory| put_pipe(directory, "mark"))),
+            ("DIR/mark: is not a regular file", Scene::Spoiled(Past::First, |directory| put_zeroes(directory, "mark"))),
+        ],
+    ),
+    (
+        NOT_STARTED,
+        "`kvd dev` with another number of nodes than its directory has",
+        &[
+            ("DIR: holds 2 nodes, not 3; start it with --nodes 2", Scene::Dev("3")),
+            ("DIR: holds 2 nodes, not 3; start it with --nodes 2", Scene::Dev("1")),
         ],
     ),
     (

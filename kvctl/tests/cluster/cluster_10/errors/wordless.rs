@@ -1,12 +1,17 @@
 //! The table "Without Trefoil's words": what a client meets below the API, and what the client library and `kvctl` say.
 //!
 //! An answer that does not come, or a connection that breaks, is `silent_leader.rs`'s; one that is not taken is
-//! `unread_answers.rs`'s.
+//! `unread_answers.rs`'s, and requests that are cancelled are `many_requests.rs`'s.
 
 use std::time::Duration;
 
+use bytes::{Buf, BufMut, Bytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tonic::{Code, Status};
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
 use trefoil_client::{Client, Error, Kind, Outcome};
 use trefoil_proto::peer::Introduction;
 use trefoil_proto::peer::peer_client::PeerClient;
@@ -22,12 +27,18 @@ use crate::scenario::{Scenario, beside_others};
 use crate::wait::until;
 
 /// Condition, code, what the client library says, `kvctl`'s exit code.
-const DOCUMENTED: [[&str; 4]; 8] = [
+const DOCUMENTED: [[&str; 4]; 10] = [
     [
         "a message over twice `--message-bytes-max`, refused before it is read",
         "OUT_OF_RANGE `Error, decoded message length too large: found … bytes, the limit is: … bytes`",
         "refused",
         "3",
+    ],
+    [
+        "a request that is no protobuf message of its method",
+        "INTERNAL `failed to decode Protobuf message: …`",
+        "nothing: it sends none",
+        "not affected",
     ],
     [
         "a service or method the server does not have, as at a node's peer port",
@@ -57,6 +68,12 @@ const DOCUMENTED: [[&str; 4]; 8] = [
     ],
     [
         "a connection that takes nothing for 30 s of the answers that wait for it",
+        "the connection is closed",
+        "a write: unknown; a read: not done",
+        "5; 3",
+    ],
+    [
+        "more than `--streams-max` requests of a connection, and than 1024, are cancelled before the server looks at them",
         "the connection is closed",
         "a write: unknown; a read: not done",
         "5; 3",
@@ -97,6 +114,11 @@ async fn refused_below_the_api() {
     let put = finish_given(cluster.kvctl(&["put", "k", "-"]), &large, PATIENCE).await;
     put.expect_code("kvctl put of a value over twice the limit", &[3]);
 
+    let status = failed("a request that is no message", put_bytes(channel.clone(), b"\xff").await);
+    expect_wordless(&status, Code::Internal);
+    let documented = "failed to decode Protobuf message: …";
+    assert!(says(documented, status.message()), "expected '{documented}', got {status:?}");
+
     let answer = PeerClient::new(channel).introduce(bounded(Introduction::default(), ATTEMPT_MAX)).await;
     expect_wordless(&failed("a service that is not there", answer), Code::Unimplemented);
     // The other port has none of the services clients want.
@@ -107,6 +129,51 @@ async fn refused_below_the_api() {
     let nobody = free_address().await;
     expect_error("nobody there", connect(&nobody).await, &[Kind::Unreachable], Outcome::NotDone);
     expect_exit(&cluster, &nobody, &[4]).await;
+}
+
+/// Sends bytes in the place of a put's message.
+async fn put_bytes(channel: Channel, bytes: &'static [u8]) -> Result<Response<Bytes>, Status> {
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.expect("a connection to a node that runs");
+    let put = PathAndQuery::from_static("/trefoil.v1.Kv/Put");
+    grpc.unary(bounded(Bytes::from_static(bytes), ATTEMPT_MAX), put, AsItIs).await
+}
+
+/// Messages are their bytes.
+struct AsItIs;
+
+impl Codec for AsItIs {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = AsItIs;
+    type Decoder = AsItIs;
+
+    fn encoder(&mut self) -> AsItIs {
+        AsItIs
+    }
+
+    fn decoder(&mut self) -> AsItIs {
+        AsItIs
+    }
+}
+
+impl Encoder for AsItIs {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        into.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for AsItIs {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
 }
 
 /// An endpoint that is no node's client port is as one where nobody is: the next one is asked, and if there is none, each
@@ -130,6 +197,14 @@ async fn wrong_endpoints() {
         }
     }
     let all: Vec<&str> = wrong.iter().map(|(address, _)| address.as_str()).collect();
+    // It says it speaks HTTP/2, and nothing more. There is time for the next one however little there is.
+    let silent = silent_server().await;
+    for line in [&["put", "k", "v", "--timeout", "800ms"][..], &["get", "k", "--timeout", "800ms"]] {
+        let mut kvctl = cluster.kvctl(line);
+        kvctl.env("KVCTL_ENDPOINTS", format!("{silent},{client}"));
+        let what = format!("kvctl {line:?} at one that stays silent, then at a node");
+        finish(kvctl, PATIENCE).await.expect_code(&what, &[0]);
+    }
     expect_error("an old server", connect(all[2]).await, &[Kind::Unreachable], Outcome::NotDone);
     let mut kvctl = cluster.kvctl(&["get", "k", "--timeout", "1s"]);
     kvctl.env("KVCTL_ENDPOINTS", all.join(","));
@@ -142,6 +217,20 @@ async fn wrong_endpoints() {
         let named = done.stderr.split("; ").any(|part| part.contains(why) && part.contains(&format!("({address})")));
         assert!(named, "expected '{why}' of {address}, got:\n{}", done.stderr);
     }
+}
+
+/// A server that sends its SETTINGS and keeps the connection.
+async fn silent_server() -> String {
+    let mut listener = net::listen("127.0.0.1:0").await.expect("a listener of the test's own");
+    let address = listener.address().to_string();
+    task::spawn(async move {
+        let mut kept = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let said = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+            kept.push((stream, said));
+        }
+    });
+    address
 }
 
 /// A server that speaks HTTP/1.1, before it is asked anything.

@@ -1,6 +1,9 @@
 //! What is done to directories. Rows of a database are changed in its write-ahead log, checksum included.
 
+use std::ffi::CString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::bad_start::{delete, manifest};
@@ -28,6 +31,22 @@ const CUT_BYTES: u64 = 1000;
 pub fn put_folder(directory: &Path, name: &str) {
     delete(directory, name);
     fs::create_dir(directory.join(name)).expect("a folder");
+}
+
+/// A pipe that nobody writes to in the place of a file.
+pub fn put_pipe(directory: &Path, name: &str) {
+    delete(directory, name);
+    let path = directory.join(name).into_os_string().into_vec();
+    let path = CString::new(path).expect("a path without a zero byte");
+    // SAFETY: the path is a terminated string that lives until the call returns.
+    let made = unsafe { libc::mkfifo(path.as_ptr(), 0o600) };
+    assert_eq!(made, 0, "expected to make a pipe {path:?}");
+}
+
+/// A device that can be read without end in the place of a file.
+pub fn put_zeroes(directory: &Path, name: &str) {
+    delete(directory, name);
+    symlink("/dev/zero", directory.join(name)).expect("a link");
 }
 
 /// Another first byte of a table.

@@ -1,8 +1,6 @@
 //! The stage: the clusters that the scenes of the table are played with, and how a `kvd` ended.
 
 use std::fs;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,7 +14,7 @@ use crate::bad_start::text;
 use crate::cluster::{Cluster, free_address};
 use crate::errors_table::says;
 use crate::files::replace_with_copy;
-use crate::process::{Finished, Kvd, finish, kvd_program};
+use crate::process::{self, Finished, Kvd, finish, kvd_program};
 use crate::raw::{self, bounded};
 use crate::refusal::{NOT_STARTED, USAGE, with};
 use crate::streams::redirected;
@@ -79,6 +77,16 @@ impl Stage {
             Scene::PortInUse(flag) => {
                 let other = net::listen("127.0.0.1:0").await.expect("a listener of the test's own");
                 Ended::of(valued(fresh, flag, &other.address().to_string())).await
+            }
+            Scene::OneAddress => {
+                let client = self.fresh.nodes[0].client.clone();
+                Ended::of(valued(fresh, "--listen-peer", &client)).await
+            }
+            Scene::Dev(nodes) => {
+                self.spoil(Past::Pair, untouched);
+                let root = self.pair.nodes[0].dir.parent().map(text).unwrap_or_default();
+                let args = ["dev", "--nodes", nodes, "--data-dir", &root];
+                Ended::of(Vec::from(args.map(str::to_owned))).await
             }
             Scene::DirectoryInUse => self.directory_in_use().await,
             Scene::Renamed(name) => Ended::of(self.renamed(name)).await,
@@ -240,18 +248,7 @@ fn valued(args: Vec<String>, flag: &str, value: &str) -> Vec<String> {
 
 /// Writing beyond [`FILE_BYTES_MAX`] is an error to it, as on a disk that fails.
 fn limit_files(command: &mut Command) {
-    // SAFETY: what runs in the child before it becomes another program makes two system calls and allocates nothing.
-    unsafe { command.pre_exec(limit_files_here) };
-}
-
-fn limit_files_here() -> io::Result<()> {
-    let limit = libc::rlimit { rlim_cur: FILE_BYTES_MAX, rlim_max: FILE_BYTES_MAX };
-    // SAFETY: no handler is set, and the pointer is to what lives until the call returns.
-    let limited = unsafe {
-        libc::signal(libc::SIGXFSZ, libc::SIG_IGN) != libc::SIG_ERR
-            && libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) == 0
-    };
-    if limited { Ok(()) } else { Err(io::Error::last_os_error()) }
+    process::limit_files(command, FILE_BYTES_MAX);
 }
 
 fn untouched(_: &Path) {}
