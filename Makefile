@@ -63,7 +63,8 @@ sim: build
 TIME_LIMIT ?= 50
 chaos: build
 	for workload in register append set; do \
-	  $(BIN)/jepsen test --workload $$workload --time-limit $(TIME_LIMIT) --kvd $(BIN)/kvd --out $(CARGO_TARGET_DIR)/chaos || exit $$?; \
+	  $(BIN)/jepsen test --workload $$workload --faults kill,pause,partition,power-loss --expect leader-change \
+	    --time-limit $(TIME_LIMIT) --kvd $(BIN)/kvd --out $(CARGO_TARGET_DIR)/chaos || exit $$?; \
 	done
 
 # Each planted bug is found by its checker, on two seeds; the build without bugs is green on the same ones.

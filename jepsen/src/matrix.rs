@@ -14,7 +14,15 @@ use crate::nemesis::{FaultKind, UnknownFault};
 use crate::workload::Name;
 
 /// Profiles that are run when none are asked for.
-pub const PROFILES: [&str; 5] = ["none", "kill", "pause", "partition", "kill+pause+partition"];
+pub const PROFILES: [&str; 7] = [
+    "none",
+    "kill+pause",
+    "partition",
+    "power-loss",
+    "sync-error+disk-full",
+    "amnesia+old-copy+truncation",
+    "kill+pause+partition+power-loss",
+];
 
 /// The kinds of faults of a run: joined by `+`, or `none`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -327,8 +327,8 @@ fn open_mark(path: &Path, storage: StorageId, position: u64) -> io::Result<MarkS
         std::fs::rename(&fresh, path)?;
         File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     }
-    let file = open_regular(path, OpenOptions::new().write(true))?;
-    let mut mark = MarkSlots::new(MarkKept::File(file), storage.0);
+    let file = open_regular(path, OpenOptions::new().read(true).write(true))?;
+    let mut mark = MarkSlots::open(MarkKept::File(file), storage.0)?;
     mark.note(position).map_err(io::Error::other)?;
     Ok(mark)
 }

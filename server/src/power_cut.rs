@@ -154,7 +154,8 @@ impl Disk {
         }
         let beginning = begin(&self.engine).map_err(|error| error.to_string())?;
         let position = stored_position(&self.engine).map_err(|error| error.to_string())?;
-        let mark = MarkSlots::new(MarkKept::Memory(self.slots.clone()), beginning.storage.0);
+        let mark = MarkSlots::open(MarkKept::Memory(self.slots.clone()), beginning.storage.0);
+        let mark = mark.map_err(|error| error.to_string())?;
         let engine = Arc::new(self.engine.clone());
         Ok(OpenDisk { engine, mark, position, beginning, lock: None })
     }

@@ -262,9 +262,27 @@ pub enum MarkKept {
     Memory(Arc<Mutex<[u8; FILE_BYTES]>>),
 }
 
+impl MarkKept {
+    fn read(&self) -> io::Result<[u8; FILE_BYTES]> {
+        match self {
+            MarkKept::File(file) => {
+                let mut bytes = [0; FILE_BYTES];
+                file.read_exact_at(&mut bytes, 0)?;
+                Ok(bytes)
+            }
+            MarkKept::Memory(bytes) => Ok(*bytes.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+}
+
 impl MarkSlots {
-    pub fn new(kept: MarkKept, storage_id: u128) -> MarkSlots {
-        MarkSlots { kept, storage_id, manifest: Manifest::default(), next: Slot::default() }
+    /// Goes on with the slot that is older or was torn: the other one may be all there is.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn open(kept: MarkKept, storage_id: u128) -> io::Result<MarkSlots> {
+        let next = Mark::next_slot(&kept.read()?);
+        Ok(MarkSlots { kept, storage_id, manifest: Manifest::default(), next })
     }
 
     /// Notes that the engine's manifest is at least this one, and everything up to `position` synced.

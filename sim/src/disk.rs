@@ -2,7 +2,7 @@
 //!
 //! When a process is killed, what it wrote is still in the system's memory and will be found. When the machine loses
 //! its power, what was synced is found and some prefix of what was not; and of the mark, which is never synced, the
-//! newest value or one it had before.
+//! newest value, one it had before, or the newest with the slot torn that was being written.
 //!
 //! A **forgetful** disk is a positive control: it says that it has synced, and after a loss of power shows itself as it
 //! was some time before. A run with one must be red.
@@ -15,16 +15,19 @@ use trefoil_server::disk::{OpenDisk, begin};
 use trefoil_server::writer::{MarkKept, MarkSlots, stored_position};
 use trefoil_store::engine::Engine;
 use trefoil_store::engine::memory::MemoryEngine;
-use trefoil_store::mark::{FILE_BYTES, Mark};
+use trefoil_store::mark::{FILE_BYTES, Mark, SLOT_BYTES};
 
 use crate::parameters::Unsynced;
+
+/// The bytes of a mark's file.
+type Marks = [u8; FILE_BYTES];
 
 /// See the file's head.
 pub struct Disk {
     engine: MemoryEngine,
-    mark: Arc<Mutex<[u8; FILE_BYTES]>>,
+    mark: Arc<Mutex<Marks>>,
     /// The mark as it was before: what a loss of power may leave.
-    old_mark: [u8; FILE_BYTES],
+    old_mark: Marks,
     /// What a forgetful disk goes back to.
     old_engine: Option<MemoryEngine>,
 }
@@ -67,7 +70,8 @@ impl Disk {
         }
         let beginning = begin(&self.engine).map_err(|error| error.to_string())?;
         let position = stored_position(&self.engine).map_err(|error| error.to_string())?;
-        let mut mark = MarkSlots::new(MarkKept::Memory(self.mark.clone()), beginning.storage.0);
+        let mark = MarkSlots::open(MarkKept::Memory(self.mark.clone()), beginning.storage.0);
+        let mut mark = mark.map_err(|error| error.to_string())?;
         mark.note(position).map_err(|error| error.to_string())?;
         Ok(OpenDisk { engine: Arc::new(self.engine.clone()), mark, position, beginning, lock: None })
     }
@@ -105,16 +109,25 @@ impl Disk {
         let newest = self.mark_file();
         let (engine, mark) = match &self.old_engine {
             Some(old) => (old.crash(0), self.old_mark),
-            None => (self.engine.crash(kept), if dice.flag() { newest } else { self.old_mark }),
+            None => (self.engine.crash(kept), *dice.pick(&[newest, self.old_mark, torn(newest, self.old_mark)])),
         };
         self.engine = engine;
         self.old_mark = mark;
         self.mark = Arc::new(Mutex::new(mark));
     }
 
-    fn mark_file(&self) -> [u8; FILE_BYTES] {
+    fn mark_file(&self) -> Marks {
         *self.mark.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The mark's file while its newer slot was being written, if one has been since it was `old`.
+fn torn(mut newest: Marks, old: Marks) -> Marks {
+    if newest != old {
+        let written = Mark::next_slot(&newest).other().offset();
+        newest[written..written + SLOT_BYTES / 2].fill(0);
+    }
+    newest
 }
 
 #[cfg(test)]

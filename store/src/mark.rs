@@ -90,6 +90,13 @@ impl Mark {
         slots.max_by_key(|mark| (mark.position, mark.manifest)).ok_or(BadMark::Unreadable)
     }
 
+    /// The slot to write to next: the older one, or the one that cannot be read, so that the newer mark stays.
+    pub fn next_slot(file: &[u8; FILE_BYTES]) -> Slot {
+        let (first, second) = file.split_at(SLOT_BYTES);
+        let at = |slot| Mark::decode(slot).map(|mark| (mark.position, mark.manifest));
+        if at(first) > at(second) { Slot::Second } else { Slot::First }
+    }
+
     /// Both slots of a fresh file.
     pub fn fresh_file(storage_id: u128) -> [u8; FILE_BYTES] {
         let slot = Mark { position: 0, storage_id, manifest: Manifest::default() }.encode();
@@ -143,6 +150,25 @@ mod tests {
             assert_eq!(Mark::decode_file(&flipped), mark(expected), "byte {byte}");
         }
         assert_eq!(Mark::decode_file(&[0; FILE_BYTES]), Err(BadMark::Unreadable));
+    }
+
+    #[test]
+    fn the_newer_readable_slot_is_not_written_to() {
+        for (positions, expected) in
+            [(&[][..], Slot::First), (&[2], Slot::Second), (&[2, 4], Slot::First), (&[2, 4, 6], Slot::Second)]
+        {
+            let file = file(positions);
+            assert_eq!(Mark::next_slot(&file), expected, "{positions:?}");
+            for torn in [Slot::First, Slot::Second] {
+                let mut file = file;
+                file[torn.offset() + 9] ^= 0x10;
+                assert_eq!(Mark::next_slot(&file), torn, "{positions:?}: the other one is all there is");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_none() {
         assert_eq!(Mark::decode_file(&[0; 7]), Err(BadMark::Length(7)));
     }
 }

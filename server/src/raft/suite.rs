@@ -53,8 +53,9 @@ impl StoreBuilder<Group, LogStore, StateMachine, Closing> for Kind {
             }
         };
         let closing = Closing { engine: engine.clone(), _folder: folder };
-        let mark = MarkSlots::new(MarkKept::Memory(Arc::new(std::sync::Mutex::new([0; FILE_BYTES]))), 1);
-        let writer = Writer::start(engine.clone(), mark, 0, Arc::new(|why| panic!("{why}"))).expect("a writer");
+        let mark = MarkSlots::open(MarkKept::Memory(Arc::new(std::sync::Mutex::new([0; FILE_BYTES]))), 1);
+        let writer = Writer::start(engine.clone(), mark.expect("memory is read"), 0, Arc::new(|why| panic!("{why}")))
+            .expect("a writer");
         let stores = Stores::open(engine.clone(), writer.clone(), &BTreeSet::new()).expect("stores");
         let log = LogStore::open(ReplicaId(1), engine.clone(), writer.clone()).expect("a log");
         let record = ReplicaRecord { partition: PartitionId::DEFAULT, store: StoreNumber(1), mode: Mode::Leader };

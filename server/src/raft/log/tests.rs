@@ -110,8 +110,8 @@ impl Engine for Watched {
 
 /// A writer whose failures fail the test.
 pub(in crate::raft) fn writer(engine: Arc<Watched>) -> Writer {
-    let mark = MarkSlots::new(MarkKept::Memory(Arc::new(Mutex::new([0; FILE_BYTES]))), 1);
-    Writer::start(engine, mark, 0, Arc::new(|why| panic!("{why}"))).expect("a writer")
+    let mark = MarkSlots::open(MarkKept::Memory(Arc::new(Mutex::new([0; FILE_BYTES]))), 1);
+    Writer::start(engine, mark.expect("memory is read"), 0, Arc::new(|why| panic!("{why}"))).expect("a writer")
 }
 
 fn blank(index: u64) -> LogEntry {
