@@ -53,11 +53,13 @@ test: setup
 bench: build
 	$(BIN)/kvbench --kvd $(BIN)/kvd --put-us-max 120 --get-us-max 60
 
-# Whole clusters in one thread: SEEDS of them from FROM on, one process each.
+# Whole clusters in one thread: SEEDS of them from FROM on, one process each. LEDGER=docs/chaos/simulation.jsonl keeps what
+# came of it.
 SEEDS ?= 200
 FROM ?= 1
+MODE ?= leader
 sim: build
-	$(BIN)/sim --seeds $(SEEDS) --from $(FROM)
+	$(BIN)/sim --seeds $(SEEDS) --from $(FROM) --mode $(MODE) $(if $(LEDGER),--ledger $(LEDGER))
 
 # Five processes in network namespaces (as root), under faults: each workload for TIME_LIMIT seconds.
 TIME_LIMIT ?= 50

@@ -49,6 +49,8 @@ const READY_MAX: Duration = Duration::from_secs(60);
 const END_MAX: Duration = Duration::from_secs(20);
 /// How long a clean stop may take; then the node is killed.
 const STOP_MAX: Duration = Duration::from_secs(20);
+/// A node that has met a failed write before the disks were healed ends within this.
+const REASON_MAX: Duration = Duration::from_secs(5);
 const STATUS_MAX: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
 
@@ -68,7 +70,7 @@ pub struct Node {
     /// Whether it has been, since the last start.
     ready: bool,
     starts: u32,
-    /// The exit codes with which it may end by itself, until it is started again.
+    /// The exit codes with which it may end by itself, until it is started again or the fault is long over.
     may_end: &'static [i32],
     /// The exit code with which it has, since the last start.
     ended: Option<i32>,
@@ -123,6 +125,8 @@ pub struct Cluster {
     flags: Vec<String>,
     ended: Vec<String>,
     power_loss: Option<PowerLoss>,
+    /// Since when all disks are known to work; nothing while one is made to fail.
+    disks_healed: Option<clock::Instant>,
     /// Asks for status; made when it is first needed.
     probe: Option<Client>,
     backend: Backend,
@@ -171,7 +175,8 @@ impl Cluster {
         let node = |place| Node::new(place, &folder, shim.as_ref());
         let nodes = backend.places().iter().map(node).collect::<anyhow::Result<Vec<Node>>>()?;
         let (flags, ended) = (flags.to_vec(), Vec::new());
-        let mut cluster = Cluster { nodes, kvd, shim, folder, flags, ended, power_loss: None, probe: None, backend };
+        let (power_loss, disks_healed, probe) = (None, None, None);
+        let mut cluster = Cluster { nodes, kvd, shim, folder, flags, ended, power_loss, disks_healed, probe, backend };
         cluster.restart().await?;
         Ok(cluster)
     }
@@ -195,6 +200,7 @@ impl Cluster {
 
     /// The nodes that ended by themselves so far without having been given reason to: which, how, and the end of the log
     /// of each.
+    /// As of the last look: [`Cluster::observe`].
     pub fn ended(&self) -> &[String] {
         &self.ended
     }
@@ -277,10 +283,10 @@ impl Cluster {
         Ok(())
     }
 
-    /// Whether a node has been ready since its start.
+    /// Whether a node has been ready since its start, and is not known to have ended.
     pub fn is_ready(&mut self, node: usize) -> bool {
         let node = &mut self.nodes[node];
-        node.ready = node.ready || node.process.is_some() && node.said().contains(READY_LINE);
+        node.ready = node.process.is_some() && (node.ready || node.said().contains(READY_LINE));
         node.ready
     }
 
@@ -289,7 +295,8 @@ impl Cluster {
         self.nodes[node].said()
     }
 
-    /// Gives a node reason to end by itself with one of these exit codes, until it is started again.
+    /// Gives a node reason to end by itself with one of these exit codes, until it is started again, or the disks have
+    /// been whole for a while.
     pub fn may_end(&mut self, node: usize, codes: &'static [i32]) {
         self.nodes[node].may_end = codes;
     }
@@ -303,7 +310,7 @@ impl Cluster {
         Ok(self.nodes[node].ended)
     }
 
-    /// Starts all nodes that are down, and waits until every node has been ready since its start.
+    /// Starts all nodes that are down, and waits until every node runs and has been ready since its start.
     ///
     /// # Errors
     /// One of them cannot be started, or is not ready in time: the error has the end of its log.
@@ -312,16 +319,27 @@ impl Cluster {
         self.launch_all(&all)?;
         let known = self.ended.len();
         let until = clock::now() + READY_MAX;
-        for node in all {
-            while !self.is_ready(node) {
-                self.observe()?;
-                // Others may wait for one that has ended.
-                ensure!(self.ended.len() == known, "{}", self.ended[known..].join("\n"));
-                ensure!(clock::now() < until, "{}", self.nodes[node].not_ready());
-                clock::sleep(POLL).await;
+        loop {
+            self.observe()?;
+            // Others may wait for one that has ended.
+            ensure!(self.ended.len() == known, "{}", self.ended[known..].join("\n"));
+            // One that had reason to end has none the next time.
+            self.launch_all(&all)?;
+            let Some(waits) = (0..self.nodes.len()).find(|&node| !self.is_ready(node)) else { break };
+            ensure!(clock::now() < until, "{}", self.nodes[waits].not_ready());
+            clock::sleep(POLL).await;
+        }
+        self.end_reasons();
+        Ok(())
+    }
+
+    /// Once the disks have been whole for a while, no node has reason to end by itself any more.
+    fn end_reasons(&mut self) {
+        if self.disks_healed.is_some_and(|healed| healed.elapsed() >= REASON_MAX) {
+            for node in &mut self.nodes {
+                node.may_end = &[];
             }
         }
-        Ok(())
     }
 
     /// Starts those of these nodes that are down, without waiting until they are ready.
@@ -422,7 +440,10 @@ impl Cluster {
     }
 
     /// Takes note of the nodes that have ended by themselves.
-    fn observe(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn observe(&mut self) -> anyhow::Result<()> {
         for node in &mut self.nodes {
             let Some(process) = &mut node.process else { continue };
             if let Some(status) = process.exited()? {

@@ -12,15 +12,18 @@ use serde::{Deserialize, Serialize};
 use trefoil_client::{NodeId, NodeStatus, PartitionId};
 
 use crate::checker::Verdict;
-use crate::history::{Event, FaultPhase, Operation, Outcome, What};
+use crate::history::{Event, FaultPhase, Operation, Outcome, Process, What};
 use crate::workload::Workload;
 
 const CHECKER: &str = "coverage";
+/// The process of the last calls, when all faults are healed: above all that ask under load.
+pub const LAST_PROCESS: Process = Process(1 << 40);
 
-/// Per kind of call: how many ended ok, as failed, as unknown. Kinds that were never asked are there too.
+/// Per kind of call: how many ended ok, as failed, as unknown. Kinds that were never asked are there too. The last calls
+/// do not count: they are insisted on, and prove nothing of the load.
 pub fn counted<W: Workload>(operations: &[Operation<W::Call, W::Reply>]) -> BTreeMap<String, [u64; 3]> {
     let mut counts: BTreeMap<String, [u64; 3]> = W::KINDS.iter().map(|kind| ((*kind).to_owned(), [0; 3])).collect();
-    for operation in operations {
+    for operation in operations.iter().filter(|operation| operation.process < LAST_PROCESS) {
         let place = match operation.outcome {
             Outcome::Ok(_) => 0,
             Outcome::Fail(_) => 1,
@@ -31,10 +34,12 @@ pub fn counted<W: Workload>(operations: &[Operation<W::Call, W::Reply>]) -> BTre
     counts
 }
 
-/// How often each fault was in force.
+/// How often each fault was in force while there was load: before the last call but for those of [`LAST_PROCESS`].
 pub fn in_force<C, R>(history: &[Event<C, R>]) -> BTreeMap<String, u64> {
     let mut faults: BTreeMap<String, u64> = BTreeMap::new();
-    for event in history {
+    let load = |event: &Event<C, R>| matches!(&event.what, What::Invoke { process, .. } if *process < LAST_PROCESS);
+    let ended = history.iter().rposition(load).unwrap_or(0);
+    for event in &history[..ended] {
         if let What::Fault { name, phase: FaultPhase::InForce, .. } = &event.what {
             *faults.entry(name.clone()).or_default() += 1;
         }
@@ -132,7 +137,7 @@ pub fn nothing_found(checker: &str, findings: &[String]) -> Verdict {
 mod tests {
     use super::*;
     use crate::checker::Valid;
-    use crate::history::{Nanos, Process};
+    use crate::history::Nanos;
     use crate::workload::set::{Call, Reply, Set};
 
     fn asked(call: Call, outcome: Outcome<Reply>) -> Operation<Call, Reply> {
@@ -144,12 +149,17 @@ mod tests {
         Event { time: Nanos(0), what: What::Fault { name: name.into(), phase, detail: String::new() } }
     }
 
+    fn invoke(process: Process) -> Event<Call, Reply> {
+        Event { time: Nanos(0), what: What::Invoke { process, call: Call::Read } }
+    }
+
     #[test]
     fn a_kind_that_never_succeeded_is_missing() {
         let counts = counted::<Set>(&[
             asked(Call::Add { element: 1 }, Outcome::Ok(Reply::Add)),
             asked(Call::Add { element: 2 }, Outcome::Info("timeout".into())),
             asked(Call::Read, Outcome::Fail("refused".into())),
+            Operation { process: LAST_PROCESS, ..asked(Call::Read, Outcome::Fail("refused".into())) },
         ]);
         assert_eq!(counts, BTreeMap::from([("add".to_owned(), [1, 0, 1]), ("read".to_owned(), [0, 1, 0])]));
         assert_eq!(unsuccessful(&counts), ["no read succeeded"]);
@@ -157,12 +167,15 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_counts_when_it_was_in_force() {
+    fn a_fault_counts_when_it_was_in_force_under_load() {
         let history = [
             fault("kill", FaultPhase::Injected),
             fault("pause", FaultPhase::Injected),
             fault("pause", FaultPhase::InForce),
             fault("pause", FaultPhase::InForce),
+            invoke(Process(3)),
+            fault("kill", FaultPhase::InForce),
+            invoke(LAST_PROCESS),
         ];
         let counts = in_force(&history);
         assert_eq!(counts, BTreeMap::from([("pause".to_owned(), 2)]));

@@ -52,7 +52,7 @@ enum Command {
         #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
         address: IpAddr,
         /// Where the runs' folders are
-        #[arg(long, default_value = "store")]
+        #[arg(long, default_value = "chaos-runs")]
         out: PathBuf,
     },
     /// Show that its checkers see: a stored history that is valid, changed in one place at a time, must be invalid

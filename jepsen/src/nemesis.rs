@@ -25,6 +25,7 @@ pub use grudge::{Grudge, Shape};
 
 use crate::backend::Cut;
 use crate::cluster::Cluster;
+use crate::coverage::Expected;
 use crate::generator::Dice;
 use crate::history::FaultPhase;
 
@@ -47,13 +48,15 @@ pub struct Nemesis {
     dice: Dice,
     active: Vec<(FaultKind, Fault)>,
     findings: Vec<String>,
+    not_healed: Option<String>,
 }
 
 impl Nemesis {
     /// One that puts faults of these kinds in force. None: it does nothing.
     pub fn new(kinds: &[FaultKind], seed: u64) -> Nemesis {
         let dice = Dice::new(seed ^ STREAM);
-        Nemesis { kinds: kinds.to_vec(), turn: Vec::new(), dice, active: Vec::new(), findings: Vec::new() }
+        let (turn, active, findings) = (Vec::new(), Vec::new(), Vec::new());
+        Nemesis { kinds: kinds.to_vec(), turn, dice, active, findings, not_healed: None }
     }
 
     /// The names of the kinds of faults asked for: each must have been in force for a run to prove anything.
@@ -64,6 +67,11 @@ impl Nemesis {
     /// What nodes did that they must not do under the faults so far.
     pub fn findings(&self) -> &[String] {
         &self.findings
+    }
+
+    /// Why the last healing failed; nothing when it did not.
+    pub fn not_healed(&self) -> Option<&str> {
+        self.not_healed.as_deref()
     }
 
     /// The faults that are not healed.
@@ -107,6 +115,7 @@ impl Nemesis {
     /// there.
     pub async fn heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
         let result = force::heal(cluster).await;
+        self.not_healed = result.as_ref().err().map(|error| format!("{error:#}"));
         let (phase, said) = match &result {
             Ok(()) => (FaultPhase::Healed, String::new()),
             Err(error) => (FaultPhase::Injected, format!("; not healed: {error:#}")),
@@ -124,7 +133,7 @@ impl Nemesis {
     }
 
     /// Brings everything back, whatever was done; again if that fails. Nodes that ended by themselves are started too:
-    /// [`Cluster::ended`] knows them.
+    /// [`Cluster::ended`] knows them. Whether it came to nothing tells [`Nemesis::not_healed`].
     pub async fn final_heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
         let mut seen = Vec::new();
         for _ in 0..FINAL_ATTEMPTS {
@@ -164,6 +173,13 @@ pub fn flags(kinds: &[FaultKind]) -> Vec<String> {
         }
     }
     flags
+}
+
+/// What must be seen to happen in a run with faults of these kinds for which this is asked; each once.
+pub fn expected(kinds: &[FaultKind], asked_for: &[Expected]) -> Vec<Expected> {
+    let of_kinds = kinds.iter().flat_map(|kind| kind.expects().iter().copied());
+    let all: BTreeSet<Expected> = asked_for.iter().copied().chain(of_kinds).collect();
+    all.into_iter().collect()
 }
 
 /// Why the cluster can have no such fault.

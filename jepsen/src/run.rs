@@ -6,7 +6,9 @@
 //! Invariants:
 //!
 //! * Every fault is healed before the last calls, whatever went wrong.
+//! * The history is kept before it is judged: a checker that panics leaves it.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,7 +18,7 @@ use trefoil_world::{clock, task};
 use crate::asking::{Asking, Book, Worker};
 use crate::checker::Verdict;
 use crate::cluster::Cluster;
-use crate::coverage::{self, Expected, Observed};
+use crate::coverage::{self, Expected, LAST_PROCESS, Observed};
 use crate::generator::Dice;
 use crate::history::{Event, Process, What, pair};
 use crate::nemesis::{Nemesis, Seen};
@@ -28,8 +30,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// How often nodes are asked how they are, and how long one may take to say.
 const OBSERVED_EVERY: Duration = Duration::from_millis(250);
 const STATUS_MAX: Duration = Duration::from_millis(500);
-/// The process of the last calls: above all that workers use.
-const LAST_PROCESS: u64 = 1 << 40;
 
 /// What is done, and for how long.
 #[derive(Clone, Debug)]
@@ -55,14 +55,15 @@ pub struct Run<C, R> {
     pub observed: Observed,
 }
 
-/// Runs `workload` and `nemesis` against `cluster` as `plan` says.
+/// Runs `workload` and `nemesis` against `cluster` as `plan` says. `keep` is given the history before it is judged.
 ///
 /// # Errors
-/// The harness itself failed; a cluster that does not recover is a verdict.
+/// The harness itself failed, or `keep` did; a cluster that does not recover is a verdict.
 pub async fn run<W: Workload + Default>(
     cluster: &mut Cluster,
     nemesis: &mut Nemesis,
     plan: &Plan,
+    keep: impl FnOnce(&[Event<W::Call, W::Reply>]) -> io::Result<()>,
 ) -> anyhow::Result<Run<W::Call, W::Reply>> {
     let mut dice = Dice::new(plan.seed);
     let asking = Asking::new(W::default(), dice.split(), Book::new(|_| ()));
@@ -83,10 +84,14 @@ pub async fn run<W: Workload + Default>(
         worker.await?;
     }
     record_faults(&asking, nemesis.final_heal(cluster).await);
-    let recovery = last_calls(&asking, &endpoints, plan).await?;
+    let unanswered = last_calls(&asking, &endpoints, plan).await?;
+    let recovery = recovery(nemesis.not_healed(), unanswered);
+    // What ended after the last healing is a crash too.
+    cluster.observe()?;
     observer.abort();
     let observed = observed.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let history = asking.book.events();
+    keep(&history)?;
     let mut verdicts = vec![recovery];
     verdicts.extend(judge::<W>(&history, &nemesis.kinds(), (plan.expected.as_slice(), &observed)));
     // A node that ended by itself is a finding, and so is one that took a fault otherwise than it must.
@@ -169,18 +174,46 @@ async fn trouble<W: Workload>(
     }
 }
 
-/// Asks what is asked last until it is answered, of whoever answers: these are reads. A verdict against a cluster that
-/// does not answer any more.
-async fn last_calls<W: Workload>(asking: &Asking<W>, endpoints: &[String], plan: &Plan) -> anyhow::Result<Verdict> {
-    const CHECKER: &str = "recovery";
+/// Asks what is asked last until it is answered, of whoever answers: these are reads. In words, the one that had no
+/// answer of a cluster that does not answer any more.
+async fn last_calls<W: Workload>(
+    asking: &Asking<W>,
+    endpoints: &[String],
+    plan: &Plan,
+) -> anyhow::Result<Option<String>> {
     let client = Client::builder(endpoints).timeout(plan.call_timeout).connect().await?;
-    let mut worker = Worker::new(asking.clone(), client, Process(LAST_PROCESS), 1, plan.call_timeout);
+    let mut worker = Worker::new(asking.clone(), client, LAST_PROCESS, 1, plan.call_timeout);
     let deadline = clock::now() + RECOVERY_MAX;
     Ok(match worker.insist(asking.last_calls(), deadline, RETRY_PAUSE).await {
-        Ok(()) => Verdict::valid(CHECKER),
-        Err(call) => {
-            let why = format!("{RECOVERY_MAX:?} after the last fault was healed {call:?} had no answer");
-            Verdict::invalid(CHECKER, vec![why])
-        }
+        Ok(()) => None,
+        Err(call) => Some(format!("{RECOVERY_MAX:?} after the last fault was healed {call:?} had no answer")),
     })
+}
+
+/// The cluster has recovered when all is healed, every node is ready, and the last calls are answered.
+fn recovery(not_healed: Option<&str>, unanswered: Option<String>) -> Verdict {
+    let findings: Vec<String> = not_healed.map(str::to_owned).into_iter().chain(unanswered).collect();
+    coverage::nothing_found("recovery", &findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::Valid;
+
+    #[test]
+    fn a_node_that_is_not_ready_has_not_recovered() {
+        let (late, silent) = ("n3 is not ready after 60s", "no answer");
+        let cases = [
+            (None, None, Valid::True, vec![]),
+            (Some(late), None, Valid::False, vec![late]),
+            (None, Some(silent), Valid::False, vec![silent]),
+            (Some(late), Some(silent), Valid::False, vec![late, silent]),
+        ];
+        for (not_healed, unanswered, valid, evidence) in cases {
+            let verdict = recovery(not_healed, unanswered.map(str::to_owned));
+            assert_eq!((verdict.checker.as_str(), verdict.valid), ("recovery", valid));
+            assert_eq!(verdict.evidence, evidence);
+        }
+    }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::checker::{Valid, Verdict, worst};
 use crate::coverage::{self, Expected};
-use crate::history::{pair, write_lines};
+use crate::history::{Event, pair, write_lines};
 use crate::run::Run;
 use crate::wall::Wall;
 use crate::workload::{Name, Workload};
@@ -26,9 +26,9 @@ pub struct Results {
     pub seconds: f64,
     pub valid: Valid,
     pub verdicts: Vec<Verdict>,
-    /// Per kind of call: how many ended ok, as failed, as unknown.
+    /// Per kind of call: how many ended ok, as failed, as unknown. Without the last calls.
     pub operations: BTreeMap<String, [u64; 3]>,
-    /// How often each fault was in force.
+    /// How often each fault was in force under load.
     pub faults: BTreeMap<String, u64>,
     /// As nodes were seen to say.
     pub leader_changes: u64,
@@ -36,19 +36,27 @@ pub struct Results {
     pub history_sha256: String,
 }
 
-/// Writes history and results of a run into `folder`, which is made.
+const HISTORY: &str = "history.jsonl";
+
+/// Writes the history of a run into `folder`, which is made.
 ///
 /// # Errors
-/// A file could not be written.
+/// It could not be written.
+pub fn save_history<C: Serialize, R: Serialize>(folder: &Path, history: &[Event<C, R>]) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    write_lines(history, &mut BufWriter::new(File::create(folder.join(HISTORY))?))
+}
+
+/// Writes the results of a run into `folder`, where [`save_history`] has left its history.
+///
+/// # Errors
+/// There is no history, or a file could not be written.
 pub fn save<W: Workload>(
     folder: &Path,
     (seed, began): (u64, Wall),
     run: &Run<W::Call, W::Reply>,
 ) -> io::Result<Results> {
-    fs::create_dir_all(folder)?;
-    let path = folder.join("history.jsonl");
-    write_lines(&run.history, &mut BufWriter::new(File::create(&path)?))?;
-    let results = sum::<W>((seed, began), run, sha256(&path)?);
+    let results = sum::<W>((seed, began), run, sha256(&folder.join(HISTORY))?);
     let json = serde_json::to_vec_pretty(&results)?;
     fs::write(folder.join("results.json"), json)?;
     Ok(results)
@@ -71,7 +79,7 @@ fn sum<W: Workload>((seed, began): (u64, Wall), run: &Run<W::Call, W::Reply>, hi
     }
 }
 
-fn sha256(path: &PathBuf) -> io::Result<String> {
+fn sha256(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hasher)?;
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())

@@ -161,6 +161,7 @@ async fn all_come_about(mut cluster: Cluster, puts_first: u64, kinds: &[FaultKin
     let acked = load.end().await;
     println!("{} puts were acknowledged", acked.values().max().unwrap_or(&0));
     expect_kept(&client, &acked).await;
+    cluster.observe().expect("the system tells who has ended");
     assert!(cluster.ended().is_empty(), "{:?}", cluster.ended());
     cluster.stop().await;
 }

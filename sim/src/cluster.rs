@@ -15,11 +15,12 @@ use trefoil_server::config::{Config, RawConfig};
 use trefoil_server::node::{Node, Ports};
 use trefoil_server::writer::Fatal;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Lost};
 use crate::faults::{Directory, Down, Kind};
 use crate::machine::{Machine, TRUE_RATE_PPM};
 use crate::network::{HostId, Network, Weather};
 use crate::parameters::{Parameters, Part, Unsynced, dice};
+use crate::probes::{Probes, Rare};
 use crate::system;
 use crate::trace::Trace;
 
@@ -42,6 +43,8 @@ pub struct Cluster {
     /// What nodes said when they ended by themselves.
     ended: Arc<Mutex<Vec<String>>>,
     broken: Vec<String>,
+    /// What machines and disks came to.
+    probes: Probes,
 }
 
 struct SimulatedNode {
@@ -89,6 +92,7 @@ impl Cluster {
             trace,
             ended: Arc::default(),
             broken: Vec::new(),
+            probes: Probes::default(),
         }
     }
 
@@ -130,6 +134,11 @@ impl Cluster {
         &self.broken
     }
 
+    /// The rare states that machines and disks came to.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
     /// Starts a node that is down.
     pub fn start(&mut self, node: usize) {
         let fatal = self.fatal(node);
@@ -153,17 +162,19 @@ impl Cluster {
     /// Ends a node's process; what it wrote is kept by its machine.
     pub fn kill(&mut self, node: usize) {
         self.trace.line(self.now_ms, format_args!("n{} killed", node + 1));
-        self.nodes[node].end();
+        self.end(node);
     }
 
     /// Takes power from a node's machine.
     pub fn cut_power(&mut self, node: usize) {
         self.trace.line(self.now_ms, format_args!("n{} loses power", node + 1));
         self.network.cut_power(HostId(node));
+        self.end(node);
         let this = &mut self.nodes[node];
-        this.end();
-        this.disk.lose_power(self.unsynced, &mut self.dice);
         this.unpowered = true;
+        let Lost { batches, torn_mark } = this.disk.lose_power(self.unsynced, &mut self.dice);
+        self.probes.count(Rare::UnsyncedLost, u64::from(batches > 0));
+        self.probes.count(Rare::TornMark, u64::from(torn_mark));
     }
 
     /// Whether a node's directory can be replaced. Of one node it can, so that the others have a majority.
@@ -178,8 +189,8 @@ impl Cluster {
     /// Ends a node's process and puts another directory in the place of its own, for good.
     pub fn replace_directory(&mut self, node: usize, by: Directory) {
         self.trace.line(self.now_ms, format_args!("n{} has another directory: {by:?}", node + 1));
+        self.end(node);
         let this = &mut self.nodes[node];
-        this.end();
         this.disk = match by {
             Directory::Empty => this.disk.emptied(),
             Directory::OldCopy => this.old_copy.take().expect("whoever replaces has asked whether there is one"),
@@ -214,6 +225,13 @@ impl Cluster {
             self.nodes[place].disk.remember();
         }
         self.broken.append(&mut self.ended.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn end(&mut self, node: usize) {
+        let ran = self.runs(node);
+        self.nodes[node].end();
+        let none_runs = (0..self.size()).all(|node| !self.runs(node));
+        self.probes.count(Rare::WholeClusterDown, u64::from(ran && none_runs));
     }
 
     fn fatal(&self, node: usize) -> Fatal {

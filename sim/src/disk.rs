@@ -22,6 +22,15 @@ use crate::parameters::Unsynced;
 /// The bytes of a mark's file.
 type Marks = [u8; FILE_BYTES];
 
+/// What a loss of power took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Batches that were written and not synced.
+    pub batches: usize,
+    /// A slot of the mark is torn.
+    pub torn_mark: bool,
+}
+
 /// See the file's head.
 pub struct Disk {
     engine: MemoryEngine,
@@ -100,20 +109,24 @@ impl Disk {
         }
     }
 
-    /// Leaves what a loss of power leaves.
-    pub fn lose_power(&mut self, unsynced: Unsynced, dice: &mut Dice) {
+    /// Leaves what a loss of power leaves. Gives what it took.
+    pub fn lose_power(&mut self, unsynced: Unsynced, dice: &mut Dice) -> Lost {
+        let batches = self.engine.unsynced_batches();
         let kept = match unsynced {
-            Unsynced::PartlyKept => dice.below(self.engine.unsynced_batches() as u64 + 1) as usize,
+            Unsynced::PartlyKept => dice.below(batches as u64 + 1) as usize,
             Unsynced::AllLost => 0,
         };
         let newest = self.mark_file();
+        let torn = torn(newest, self.old_mark);
         let (engine, mark) = match &self.old_engine {
             Some(old) => (old.crash(0), self.old_mark),
-            None => (self.engine.crash(kept), *dice.pick(&[newest, self.old_mark, torn(newest, self.old_mark)])),
+            None => (self.engine.crash(kept), *dice.pick(&[newest, self.old_mark, torn])),
         };
+        let torn_mark = mark == torn && ![newest, self.old_mark].contains(&torn);
         self.engine = engine;
         self.old_mark = mark;
         self.mark = Arc::new(Mutex::new(mark));
+        Lost { batches: batches - kept, torn_mark }
     }
 
     fn mark_file(&self) -> Marks {
@@ -151,7 +164,9 @@ mod tests {
         let mut disk = Disk::new(Duration::from_millis(1), false);
         write(&disk, b"synced", Durability::Sync);
         write(&disk, b"unsynced", Durability::NoSync);
-        disk.lose_power(unsynced, &mut Dice::new(seed));
+        let lost = disk.lose_power(unsynced, &mut Dice::new(seed));
+        assert_eq!(lost.batches == 0, found(&disk)[1], "what was lost is said");
+        assert!(!lost.torn_mark, "no slot was being written");
         found(&disk)
     }
 

@@ -13,7 +13,7 @@
 //!
 //! Left out: what no disk shows, which is for the histories' checkers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use trefoil_causality::ReplicaId;
@@ -28,6 +28,7 @@ use trefoil_store::key::{self, StoreNumber};
 use trefoil_store::mvcc::Head;
 
 use crate::disk::Disk;
+use crate::probes::{Probes, Rare};
 
 /// What was seen of the cluster so far.
 #[derive(Default)]
@@ -39,6 +40,9 @@ pub struct Invariants {
     /// Per partition and index: the head of a replica that had applied up to there.
     heads: BTreeMap<(PartitionId, u64), Head>,
     nodes: BTreeMap<usize, Life>,
+    /// Per partition and term: whom votes went to.
+    candidates: BTreeMap<(PartitionId, u64), BTreeSet<ReplicaId>>,
+    probes: Probes,
 }
 
 /// What was seen of one life of a node.
@@ -49,6 +53,8 @@ struct Life {
     written: (u64, usize),
     applied: BTreeMap<ReplicaId, (StoreNumber, u64)>,
     terms: BTreeMap<ReplicaId, u64>,
+    /// Per replica: the last entry of its log.
+    last: BTreeMap<ReplicaId, (u64, Bytes)>,
     /// Per peer: its directory, and the start of it that was met last.
     met: BTreeMap<NodeId, (StorageId, u64)>,
 }
@@ -61,8 +67,12 @@ struct Seen {
     term: u64,
     /// Who leads that term, if this replica knows.
     leader: Option<ReplicaId>,
+    /// Whom its vote went to.
+    voted_for: Option<ReplicaId>,
     applied: Option<u64>,
     purged: Option<u64>,
+    /// The last entry of its log.
+    last: Option<(u64, Bytes)>,
 }
 
 impl Invariants {
@@ -87,9 +97,49 @@ impl Invariants {
         for seen in replicas(disk.engine())? {
             let Seen { replica, partition, term, applied, .. } = &seen;
             line.push_str(&format!(" {replica} of {partition} at term {term}, applied {applied:?};"));
+            self.probe(node, disk.engine(), &seen)?;
             self.check(node, disk.engine(), seen).map_err(|why| format!("n{}: {why}", node + 1))?;
         }
         Ok(Some(line))
+    }
+
+    /// The rare states that disks have shown.
+    pub fn probes(&self) -> &Probes {
+        &self.probes
+    }
+
+    /// Whether a replica of this node leads a partition, as far as any disk has shown in its present life.
+    pub fn leads(&self, node: usize) -> bool {
+        let newest: BTreeMap<PartitionId, ReplicaId> =
+            self.leaders.iter().map(|((partition, _), leader)| (*partition, *leader)).collect();
+        let life = self.nodes.get(&node);
+        life.is_some_and(|life| newest.values().any(|leader| life.terms.contains_key(leader)))
+    }
+
+    /// Counts the rare states that a look at a replica shows. Comes before what is known of it is replaced.
+    fn probe(&mut self, node: usize, engine: &MemoryEngine, seen: &Seen) -> Result<(), String> {
+        let (partition, term) = (seen.partition, seen.term);
+        if seen.leader.is_some() && !self.leaders.contains_key(&(partition, term)) {
+            let led_before = self.leaders.range((partition, 0)..(partition, term)).next().is_some();
+            self.probes.count(Rare::LeaderChange, u64::from(led_before));
+        }
+        if let Some(candidate) = seen.voted_for {
+            let candidates = self.candidates.entry((partition, term)).or_default();
+            let rival = candidates.insert(candidate) && candidates.len() == 2;
+            self.probes.count(Rare::RivalCandidates, u64::from(rival));
+        }
+        let life = self.nodes.entry(node).or_default();
+        let switched = life.applied.get(&seen.replica).is_some_and(|(store, _)| *store != seen.store);
+        self.probes.count(Rare::SnapshotReceived, u64::from(switched));
+        let before = match &seen.last {
+            Some(last) => life.last.insert(seen.replica, last.clone()),
+            None => life.last.remove(&seen.replica),
+        };
+        if let Some((index, entry)) = before.filter(|(index, _)| Some(*index) > seen.purged) {
+            let now = get(engine, Family::Log, &key::log::entry(seen.replica, index))?;
+            self.probes.count(Rare::LogTruncated, u64::from(now != Some(entry)));
+        }
+        Ok(())
     }
 
     fn check(&mut self, node: usize, engine: &MemoryEngine, seen: Seen) -> Result<(), String> {
@@ -217,10 +267,21 @@ fn see(engine: &MemoryEngine, replica: ReplicaId, record: ReplicaRecord) -> Resu
         partition: record.partition,
         store: record.store,
         term,
+        voted_for: vote.as_ref().map(|vote| vote.leader_id().voted_for),
         leader: vote.filter(|vote| vote.is_committed()).map(|vote| vote.leader_id().voted_for),
         applied: applied.map(|applied| applied.index()),
         purged: purged.map(|purged| purged.index()),
+        last: last_entry(engine, replica)?,
     })
+}
+
+fn last_entry(engine: &MemoryEngine, replica: ReplicaId) -> Result<Option<(u64, Bytes)>, String> {
+    let mut last = None;
+    let scanned = engine.scan(Family::Log, &key::log::all_entries(replica), Order::Descending, &mut |row, entry| {
+        last = key::log::decode_entry(row).map(|index| (index, Bytes::copy_from_slice(entry)));
+        Visit::Stop
+    });
+    scanned.map(|()| last).map_err(|error| error.to_string())
 }
 
 fn get(engine: &MemoryEngine, family: Family, key: &[u8]) -> Result<Option<Bytes>, String> {

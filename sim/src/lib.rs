@@ -7,7 +7,8 @@
 //! The modules, in the order to read them: [`parameters`] makes a run of a seed; [`network`], [`disk`] and [`machine`]
 //! are the world, and [`system`] is what libraries see that do not ask it; [`cluster`] has nodes in it; [`faults`] plans
 //! and [`nemesis`] acts; [`clients`] ask and [`liveness`] asks last; [`invariants`], the chaos harness's checkers and
-//! [`session`] judge; [`trace`] tells two runs apart. [`profiles`] are runs in which a planted bug comes to light.
+//! [`session`] judge; [`trace`] tells two runs apart, and [`probes`] what rare states they reach. [`profiles`] are runs in
+//! which a planted bug comes to light. [`shrink`] makes red runs smaller, and [`ledger`] keeps what many came to.
 //!
 //! Invariants:
 //!
@@ -21,13 +22,16 @@ pub mod cluster;
 pub mod disk;
 pub mod faults;
 pub mod invariants;
+pub mod ledger;
 pub mod liveness;
 pub mod machine;
 pub mod nemesis;
 pub mod network;
 pub mod parameters;
+pub mod probes;
 pub mod profiles;
 pub mod session;
+pub mod shrink;
 pub mod system;
 pub mod trace;
 
@@ -40,7 +44,8 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use trefoil_jepsen::checker::{Valid, Verdict, worst};
 use trefoil_jepsen::coverage;
-use trefoil_jepsen::history::{What, pair};
+use trefoil_jepsen::history::{Outcome, What, pair};
+use trefoil_jepsen::outcome::Access;
 use trefoil_jepsen::with_workload;
 use trefoil_jepsen::workload::{Name, Workload};
 use trefoil_world::task;
@@ -48,9 +53,12 @@ use trefoil_world::task;
 use crate::clients::{Asking, Book, Load};
 use crate::cluster::Cluster;
 use crate::invariants::Invariants;
+use crate::liveness::Converged;
 use crate::nemesis::{Nemesis, Noted};
 use crate::parameters::{Parameters, Part, dice};
+use crate::probes::{Probes, Rare};
 use crate::session::Watched;
+use crate::shrink::Narrowing;
 use crate::system::TakenOver;
 use crate::trace::Trace;
 
@@ -76,14 +84,28 @@ pub struct Report {
     pub operations: BTreeMap<String, [u64; 3]>,
     /// How often each kind of fault was in force.
     pub faults: BTreeMap<String, u64>,
+    /// How often rare states were reached.
+    pub rare: Probes,
     pub connections: u64,
     pub trace_lines: u64,
     pub trace_sha256: String,
 }
 
-/// Runs what a seed stands for, while clocks and randomness are taken over. Call it once in a process.
-pub fn run(parameters: Parameters, planted: Option<Planted>, trace: Trace, _system: &TakenOver) -> Report {
-    with_workload!(parameters.workload, W => Run::<W>::new(parameters, planted, trace).play())
+/// Runs what is left of what a seed stands for, while clocks and randomness are taken over. Call it once in a process.
+pub fn run(
+    parameters: Parameters,
+    narrowing: &Narrowing,
+    planted: Option<Planted>,
+    trace: Trace,
+    _system: &TakenOver,
+) -> Report {
+    with_workload!(parameters.workload, W => Run::<W>::new(parameters, narrowing, planted, trace).play())
+}
+
+/// The faults that a run has when nothing is left out of it, by when they begin.
+pub fn planned(parameters: &Parameters) -> Vec<faults::Planned> {
+    let faults = dice(parameters.seed, Part::Faults);
+    faults::schedule(&parameters.faults, parameters.nodes, parameters.safety_ms, faults)
 }
 
 /// A run of one workload.
@@ -97,13 +119,15 @@ struct Run<W: Workload> {
     trace: Trace,
     /// Invariants that do not hold: with the first one the run is over.
     violations: Vec<String>,
+    probes: Probes,
 }
 
 impl<W: Workload + Default> Run<W> {
-    fn new(parameters: Parameters, planted: Option<Planted>, trace: Trace) -> Run<W> {
+    fn new(parameters: Parameters, narrowing: &Narrowing, planted: Option<Planted>, trace: Trace) -> Run<W> {
+        // The plan is that of the whole run: a fault's place in it does not depend on what is left out.
+        let planned = narrowing.planned(planned(&parameters));
+        let parameters = narrowing.parameters(parameters);
         trace.line(0, format_args!("{parameters:?}"));
-        let faults = dice(parameters.seed, Part::Faults);
-        let planned = faults::schedule(&parameters.faults, parameters.nodes, parameters.safety_ms, faults);
         Run {
             cluster: Cluster::new(&parameters, planted == Some(Planted::ForgetfulDisks), trace.clone()),
             nemesis: Nemesis::new(planned),
@@ -112,6 +136,7 @@ impl<W: Workload + Default> Run<W> {
             session: None,
             trace,
             violations: Vec::new(),
+            probes: Probes::default(),
             parameters,
         }
     }
@@ -121,6 +146,8 @@ impl<W: Workload + Default> Run<W> {
         while self.cluster.now_ms() < self.parameters.safety_ms && !self.is_broken() {
             let noted = self.nemesis.act(&mut self.cluster);
             self.note(noted);
+            let leaders = self.nemesis.jumped().into_iter().filter(|node| self.invariants.leads(*node)).count();
+            self.probes.count(Rare::LeaderClockJump, leaders as u64);
             self.step();
         }
         let noted = self.nemesis.heal_all(&mut self.cluster);
@@ -182,7 +209,7 @@ impl<W: Workload + Default> Run<W> {
         self.session.iter().for_each(Watched::stop);
         let (endpoints, outcasts) = (self.cluster.endpoints(), self.cluster.outcasts());
         let start = future::lazy(|_| task::spawn(liveness::converge(load, asking, endpoints, outcasts)));
-        let converging: JoinHandle<Result<(), String>> = self.cluster.clients.run(start);
+        let converging: JoinHandle<Result<Converged, String>> = self.cluster.clients.run(start);
         let until_ms = self.cluster.now_ms() + (liveness::CONVERGED_IN + ENDED_IN).as_millis() as u64;
         while !converging.is_finished() && !self.is_broken() && self.cluster.now_ms() < until_ms {
             self.step();
@@ -194,15 +221,24 @@ impl<W: Workload + Default> Run<W> {
             return Verdict::invalid(CHECKER, vec!["a call has passed its deadline".into()]);
         }
         match self.cluster.clients.run(converging) {
-            Ok(Ok(())) => Verdict::valid(CHECKER),
+            Ok(Ok(Converged { forwards, out })) => {
+                self.probes.count(Rare::Forward, forwards);
+                self.probes.count(Rare::StayedOut, out);
+                Verdict::valid(CHECKER)
+            }
             Ok(Err(why)) => Verdict::invalid(CHECKER, vec![why]),
             Err(panic) => Verdict::invalid(CHECKER, vec![panic.to_string()]),
         }
     }
 
-    fn judge(self, converged: Verdict) -> Report {
+    fn judge(mut self, converged: Verdict) -> Report {
         let history = self.book.events();
         let operations = pair(&history);
+        let unknown = operations.iter().filter(|operation| matches!(operation.outcome, Outcome::Info(_)));
+        let writes = unknown.filter(|operation| W::access(&operation.call) == Access::Write).count();
+        self.probes.count(Rare::UnknownWrite, writes as u64);
+        self.probes.add(self.cluster.probes());
+        self.probes.add(self.invariants.probes());
         let counts = coverage::counted::<W>(&operations);
         let mut verdicts = vec![
             coverage::nothing_found("invariants", &self.violations),
@@ -224,6 +260,7 @@ impl<W: Workload + Default> Run<W> {
             simulated_ms: self.cluster.now_ms(),
             operations: counts,
             faults: in_force.collect(),
+            rare: self.probes,
             connections: self.cluster.network.carried().connections,
             trace_lines: self.trace.count(),
             trace_sha256: self.trace.sha256(),

@@ -30,6 +30,15 @@ const NO_MEMBER: &str = "not a member of a cluster yet";
 /// What the others' alarms say of one with an empty directory.
 const STRANGER: &str = "came back with another directory";
 
+/// What nodes say when the cluster has converged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Converged {
+    /// Requests that nodes have forwarded since they were started.
+    pub forwards: u64,
+    /// Nodes that stay out.
+    pub out: u64,
+}
+
 /// Ends the load and waits until the cluster has converged. `outcasts`: by their places among the endpoints.
 ///
 /// # Errors
@@ -39,19 +48,24 @@ pub async fn converge<W: Workload + Default>(
     asking: Asking<W>,
     endpoints: Vec<String>,
     outcasts: Vec<usize>,
-) -> Result<(), String> {
+) -> Result<Converged, String> {
     let until = clock::now() + CONVERGED_IN;
+    let mut converged = Converged::default();
     load.stop().await;
     let client = connect(&endpoints, until).await?;
     for (place, endpoint) in endpoints.iter().enumerate() {
         match outcasts.contains(&place) {
-            false => ready(&client, endpoint, &outcasts, until).await?,
-            true => stays_out(&client, endpoint, until).await?,
+            false => converged.forwards += ready(&client, endpoint, &outcasts, until).await?,
+            true => {
+                stays_out(&client, endpoint, until).await?;
+                converged.out += 1;
+            }
         }
     }
     serve(&client, until).await?;
     last_calls(&client, asking, until).await?;
-    equal(&client, &outcasts, until).await
+    equal(&client, &outcasts, until).await?;
+    Ok(converged)
 }
 
 async fn again(until: clock::Instant, why: impl FnOnce() -> String) -> Result<(), String> {
@@ -71,12 +85,13 @@ async fn connect(endpoints: &[String], until: clock::Instant) -> Result<Client, 
     }
 }
 
-async fn ready(client: &Client, endpoint: &str, outcasts: &[usize], until: clock::Instant) -> Result<(), String> {
+/// Gives how many requests the node has forwarded.
+async fn ready(client: &Client, endpoint: &str, outcasts: &[usize], until: clock::Instant) -> Result<u64, String> {
     let expected = |alarm: &String| !outcasts.is_empty() && alarm.contains(STRANGER);
     loop {
         let asked = client.status_at(endpoint).map_err(|error| error.to_string())?;
         let why = match asked.timeout(CALL_TIMEOUT).send().await {
-            Ok(status) if status.ready && status.alarms.iter().all(expected) => return Ok(()),
+            Ok(status) if status.ready && status.alarms.iter().all(expected) => return Ok(status.forwards),
             Ok(status) if status.ready => format!("{endpoint} raises an alarm: {}", status.alarms.join("; ")),
             Ok(status) => format!("{endpoint} is not ready: {}", status.waiting_for),
             Err(error) => format!("{endpoint} does not say how it is: {error}"),

@@ -1,11 +1,14 @@
-//! `sim`: runs one seed, or many in a process each.
+//! `sim`: runs one seed, or many in a process each, or makes a red one smaller.
 //!
 //! Exit codes: 0 green, 1 red, 2 a seed that proves too little, 254 bad arguments, 255 the program itself failed. Of
-//! many seeds: 1 when one is red, else 0.
+//! many seeds: 1 when one is red, else 0. Of shrinking: 1 when the seed is red, else 0.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
+use std::path::PathBuf;
 use std::process::{ExitCode, Output};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -14,9 +17,14 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 use trefoil_jepsen::checker::Valid;
+use trefoil_jepsen::ledger::commit;
+use trefoil_jepsen::wall::Wall;
 use trefoil_jepsen::workload::Name;
+use trefoil_sim::ledger::{self, Line};
 use trefoil_sim::parameters::Parameters;
+use trefoil_sim::probes::{Probes, Rare};
 use trefoil_sim::profiles;
+use trefoil_sim::shrink::{Narrowing, Places, shrink};
 use trefoil_sim::trace::Trace;
 use trefoil_sim::{Planted, Report, system};
 use trefoil_world::clock;
@@ -31,6 +39,8 @@ const REPORT: &str = "report: ";
 const SHOWN_LINES: usize = 30;
 /// Real time after which a seed is given up: simulated time stands still in it.
 const CHILD_MAX: Duration = Duration::from_secs(300);
+/// Who finds a run red that ends before it can report: an assertion, or a process that does not end.
+const BROKE_OFF: &str = "the run broke off";
 
 /// Simulated clusters under faults, from a seed
 #[derive(Debug, Parser)]
@@ -48,6 +58,27 @@ struct Args {
     /// Processes at a time
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
+    /// How the keyspace replicates
+    #[arg(long, default_value = "leader")]
+    mode: Mode,
+    /// Append a line about the call to this file
+    #[arg(long, requires = "seeds")]
+    ledger: Option<PathBuf>,
+    /// The commit that the line names, instead of that of the checkout
+    #[arg(long, requires = "ledger")]
+    commit: Option<String>,
+    /// Leave out faults and time as long as the seed stays red, in processes of their own
+    #[arg(long, requires = "seed", conflicts_with_all = ["only_faults", "safety_ms", "trace", "log"])]
+    shrink: bool,
+    /// Runs that shrinking may take
+    #[arg(long, default_value_t = 60, requires = "shrink")]
+    runs: usize,
+    /// Of the planned faults only those at these places, as in 0,3,7; or none
+    #[arg(long, requires = "seed")]
+    only_faults: Option<Places>,
+    /// Let load and faults end after so many milliseconds, instead of when the seed says
+    #[arg(long, requires = "seed")]
+    safety_ms: Option<u64>,
     /// What clients ask, instead of what the seed says
     #[arg(long, value_enum)]
     workload: Option<Name>,
@@ -78,6 +109,10 @@ impl Args {
         Parameters { workload: self.workload.unwrap_or(of_seed.workload), ..of_seed }
     }
 
+    fn narrowing(&self) -> Narrowing {
+        Narrowing { only_faults: self.only_faults.clone(), safety_ms: self.safety_ms }
+    }
+
     #[cfg(not(feature = "planted"))]
     fn provoked(&self) -> Option<Bug> {
         self.provoke
@@ -86,6 +121,31 @@ impl Args {
     #[cfg(feature = "planted")]
     fn provoked(&self) -> Option<Bug> {
         self.provoke.or(Some(self.bug))
+    }
+}
+
+/// Ways to replicate that can be simulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Leader,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Mode::Leader => "leader",
+        }
+    }
+}
+
+impl FromStr for Mode {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Mode, String> {
+        match name == Mode::Leader.name() {
+            true => Ok(Mode::Leader),
+            false => Err(format!("the mode {name} is not there yet; there is: {}", Mode::Leader.name())),
+        }
     }
 }
 
@@ -105,14 +165,16 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { BAD_ARGUMENTS } else { 0 });
         }
     };
-    match (args.seed, args.seeds) {
-        (Some(seed), _) => run_one(seed, &args),
-        (None, Some(seeds)) => run_many(seeds, &args).unwrap_or_else(|error| {
-            eprintln!("sim: {error}");
-            ExitCode::from(PROGRAM_FAILED)
-        }),
-        (None, None) => ExitCode::from(BAD_ARGUMENTS),
-    }
+    let ended = match (args.seed, args.seeds) {
+        (Some(seed), _) if args.shrink => shrink_one(seed, &args),
+        (Some(seed), _) => Ok(run_one(seed, &args)),
+        (None, Some(seeds)) => run_many(seeds, &args),
+        (None, None) => Ok(ExitCode::from(BAD_ARGUMENTS)),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("sim: {error}");
+        ExitCode::from(PROGRAM_FAILED)
+    })
 }
 
 fn run_one(seed: u64, args: &Args) -> ExitCode {
@@ -132,7 +194,7 @@ fn run_one(seed: u64, args: &Args) -> ExitCode {
     });
     let parameters = args.parameters(seed);
     println!("{parameters:?}");
-    let report = trefoil_sim::run(parameters, planted, Trace::new(args.trace), &taken_over);
+    let report = trefoil_sim::run(parameters, &args.narrowing(), planted, Trace::new(args.trace), &taken_over);
     drop(taken_over);
     print(&report);
     println!("{:.2} s real", began.elapsed().as_secs_f64());
@@ -175,6 +237,9 @@ fn print(report: &Report) {
     for (fault, times) in &report.faults {
         println!("{fault:>12}: {times} times in force");
     }
+    for (rare, times) in Rare::ALL.map(|rare| (rare, report.rare.times(rare))) {
+        println!("{rare:>18}: {times} times reached");
+    }
     for verdict in &report.verdicts {
         println!("{:>12}: {}", verdict.checker, verdict.valid);
         verdict.evidence.iter().for_each(|line| println!("{:>14}{line}", ""));
@@ -201,19 +266,20 @@ fn colour(valid: Valid) -> &'static str {
 /// What came of many seeds.
 #[derive(Default)]
 struct Sum {
-    green: u64,
+    green: Vec<u64>,
     unknown: Vec<u64>,
     red: Vec<u64>,
     simulated_ms: u64,
     operations: u64,
     workloads: BTreeMap<Name, u64>,
     faults: BTreeMap<String, u64>,
+    rare: Probes,
 }
 
 impl Sum {
     fn add(&mut self, seed: u64, report: Option<&Report>) {
         match report.map(|report| report.valid) {
-            Some(Valid::True) => self.green += 1,
+            Some(Valid::True) => self.green.push(seed),
             Some(Valid::Unknown) => self.unknown.push(seed),
             Some(Valid::False) | None => self.red.push(seed),
         }
@@ -224,13 +290,18 @@ impl Sum {
         for (fault, times) in &report.faults {
             *self.faults.entry(fault.clone()).or_default() += times;
         }
+        self.rare.add(&report.rare);
     }
 
-    fn print(&self, real_seconds: f64) {
-        let seeds = self.green + (self.unknown.len() + self.red.len()) as u64;
-        let (hours, real_hours) = (self.simulated_ms as f64 / 3_600_000.0, real_seconds / 3600.0);
+    fn simulated_hours(&self) -> f64 {
+        self.simulated_ms as f64 / 3_600_000.0
+    }
+
+    fn print(&self, real_hours: f64) {
+        let seeds = self.green.len() + self.unknown.len() + self.red.len();
         println!(
-            "{seeds} seeds, {hours:.2} simulated hours, {real_hours:.3} real hours, {} operations",
+            "{seeds} seeds, {:.2} simulated hours, {real_hours:.3} real hours, {} operations",
+            self.simulated_hours(),
             self.operations
         );
         for (workload, seeds) in &self.workloads {
@@ -239,7 +310,12 @@ impl Sum {
         for (fault, times) in &self.faults {
             println!("{fault:>18}: {times} times in force");
         }
-        println!("{} green, {} unknown, {} red", self.green, self.unknown.len(), self.red.len());
+        for rare in Rare::ALL.into_iter().filter(|rare| self.rare.times(*rare) > 0) {
+            println!("{rare:>18}: {} times reached", self.rare.times(rare));
+        }
+        let never: Vec<&str> = self.rare.never_reached().into_iter().map(Rare::name).collect();
+        println!("never reached: {}", if never.is_empty() { "none".to_owned() } else { never.join(", ") });
+        println!("{} green, {} unknown, {} red", self.green.len(), self.unknown.len(), self.red.len());
         for (colour, seeds) in [("unknown", &self.unknown), ("red", &self.red)] {
             if !seeds.is_empty() {
                 println!("{colour}: {seeds:?}");
@@ -248,13 +324,35 @@ impl Sum {
     }
 }
 
-fn run_many(seeds: u64, args: &Args) -> std::io::Result<ExitCode> {
+/// What the ledger will say of a call, as far as it is known before: a call that cannot be told is not begun.
+fn ledger_line(seeds: u64, args: &Args) -> io::Result<Line> {
+    let of_checkout = || commit().map_err(|error| io::Error::other(format!("{error:#}")));
+    Ok(Line {
+        commit: args.commit.clone().map_or_else(of_checkout, Ok)?,
+        date: Wall(clock::wall_ms()).to_string(),
+        from: args.from,
+        seeds,
+        green: Vec::new(),
+        unknown: Vec::new(),
+        red: Vec::new(),
+        simulated_hours: 0.0,
+        real_hours: 0.0,
+    })
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn run_many(seeds: u64, args: &Args) -> io::Result<ExitCode> {
+    println!("mode: {}", args.mode.name());
     let began = clock::now();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let noted = args.ledger.as_ref().map(|path| ledger_line(seeds, args).map(|line| (path, line))).transpose()?;
+    let runtime = runtime()?;
     let sum = runtime.block_on(async {
         let last = args.from.saturating_add(seeds);
         let mut runs = futures::stream::iter(args.from..last)
-            .map(|seed| async move { (seed, run_child(seed, args).await) })
+            .map(|seed| async move { (seed, run_child(seed, args, &Narrowing::default()).await) })
             .buffered(usize::from(args.jobs));
         let mut sum = Sum::default();
         while let Some((seed, output)) = runs.next().await {
@@ -265,16 +363,22 @@ fn run_many(seeds: u64, args: &Args) -> std::io::Result<ExitCode> {
             }
             sum.add(seed, report.as_ref());
         }
-        Ok::<Sum, std::io::Error>(sum)
+        Ok::<Sum, io::Error>(sum)
     })?;
-    sum.print(began.elapsed().as_secs_f64());
+    let real_hours = began.elapsed().as_secs_f64() / 3600.0;
+    sum.print(real_hours);
+    if let Some((path, line)) = noted {
+        let (green, simulated_hours) = (ledger::stretches(&sum.green), sum.simulated_hours());
+        let (unknown, red) = (sum.unknown.clone(), sum.red.clone());
+        ledger::append(path, &Line { green, unknown, red, simulated_hours, real_hours, ..line })?;
+    }
     Ok(ExitCode::from(if sum.red.is_empty() { 0 } else { RED as u8 }))
 }
 
 /// Runs a seed in a process of its own; nothing comes of one that does not end.
-async fn run_child(seed: u64, args: &Args) -> std::io::Result<Option<Output>> {
+async fn run_child(seed: u64, args: &Args, narrowing: &Narrowing) -> io::Result<Option<Output>> {
     let mut child = tokio::process::Command::new(std::env::current_exe()?);
-    child.args(["--seed", &seed.to_string()]).args(passed_on(args)).kill_on_drop(true);
+    child.args(["--seed", &seed.to_string()]).args(passed_on(args)).args(narrowing.arguments()).kill_on_drop(true);
     match clock::timeout(CHILD_MAX, child.output()).await {
         Ok(output) => output.map(Some),
         Err(_) => Ok(None),
@@ -303,6 +407,39 @@ fn read_report(output: &Output) -> Option<Report> {
         Valid::Unknown => 2,
     };
     (output.status.code() == Some(expected)).then_some(report)
+}
+
+/// Who finds the seed red when it is so narrowed: checkers, or nobody when it is not.
+async fn red_by(seed: u64, args: &Args, narrowing: &Narrowing) -> io::Result<Vec<String>> {
+    let output = run_child(seed, args, narrowing).await?;
+    let Some(report) = output.as_ref().and_then(read_report) else {
+        return Ok(vec![BROKE_OFF.into()]);
+    };
+    let red = report.verdicts.into_iter().filter(|verdict| verdict.valid == Valid::False);
+    Ok(red.map(|verdict| verdict.checker).collect())
+}
+
+/// Makes a red seed smaller while the checker that came first in its report still finds it red.
+fn shrink_one(seed: u64, args: &Args) -> io::Result<ExitCode> {
+    let runtime = runtime()?;
+    let red_by = |narrowing: &Narrowing| runtime.block_on(red_by(seed, args, narrowing));
+    let Some(checker) = red_by(&Narrowing::default())?.into_iter().next() else {
+        println!("seed {seed} is not red: there is nothing to shrink");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let parameters = args.parameters(seed);
+    let planned = trefoil_sim::planned(&parameters);
+    println!("seed {seed}: red by {checker}, {} faults planned in {} ms", planned.len(), parameters.safety_ms);
+    let (smallest, tried) =
+        shrink(planned.len(), parameters.safety_ms, args.runs, |narrowing| Ok(red_by(narrowing)?.contains(&checker)))?;
+    for (place, left) in planned.iter().enumerate() {
+        if smallest.only_faults.as_ref().is_none_or(|only| only.0.contains(&place)) {
+            println!("{place:>5}: {} from {} to {} ms: {:?}", left.kind, left.from_ms, left.to_ms, left.effect);
+        }
+    }
+    let words = [passed_on(args), smallest.arguments()].concat().join(" ");
+    println!("smallest after {tried} runs: sim --seed {seed} {words}");
+    Ok(ExitCode::from(RED as u8))
 }
 
 fn show_red(seed: u64, output: Option<&Output>, args: &Args) {

@@ -21,6 +21,8 @@ pub struct Nemesis {
     wanted: Wanted,
     /// How often each kind was in force.
     in_force: BTreeMap<Kind, u64>,
+    /// Nodes that run and whose wall clocks have jumped since somebody asked.
+    jumped: Vec<usize>,
 }
 
 struct Active {
@@ -34,12 +36,18 @@ impl Nemesis {
     /// `planned` is by when the faults begin.
     pub fn new(mut planned: Vec<Planned>) -> Nemesis {
         planned.reverse();
-        Nemesis { to_come: planned, active: Vec::new(), wanted: Wanted::default(), in_force: BTreeMap::new() }
+        let in_force = BTreeMap::new();
+        Nemesis { to_come: planned, active: Vec::new(), wanted: Wanted::default(), in_force, jumped: Vec::new() }
     }
 
     /// How often each kind of fault was in force.
     pub fn in_force(&self) -> &BTreeMap<Kind, u64> {
         &self.in_force
+    }
+
+    /// The nodes whose wall clocks have jumped since the last call, while they ran.
+    pub fn jumped(&mut self) -> Vec<usize> {
+        std::mem::take(&mut self.jumped)
     }
 
     /// Heals and injects what is due now. Gives what is to be noted.
@@ -71,6 +79,7 @@ impl Nemesis {
         let touched = touched(&planned.effect, cluster);
         if let Effect::Jump { node, by_ms } = planned.effect {
             cluster.move_wall_clock(node, by_ms);
+            self.jumped.extend(seen.then_some(node));
         }
         if let Effect::Replace { node, by } = planned.effect
             && seen

@@ -1,6 +1,9 @@
-//! The program as a whole: seeds are green, a planted bug is found, and a seed repeats itself byte for byte.
+//! The program as a whole: seeds are green, also those that once were not; a planted bug is found, and what finds it is
+//! made smaller; and a seed repeats itself byte for byte.
 
 use std::process::{Child, Command, Output, Stdio};
+
+use trefoil_sim::ledger::Line;
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sim"));
@@ -26,6 +29,71 @@ fn seeds_are_green() {
     println!("{}", text(&output));
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("times in force"), "a run without faults shows nothing");
+    assert!(text(&output).contains("times reached"), "a run that reaches no rare state shows little");
+}
+
+/// What `sim` is called with, of each line of the list.
+fn listed() -> Vec<Vec<&'static str>> {
+    let lines = include_str!("../seeds.txt").lines().map(|line| line.split('#').next().unwrap_or_default());
+    lines.map(|line| line.split_whitespace().collect()).filter(|words: &Vec<&str>| !words.is_empty()).collect()
+}
+
+#[test]
+fn seeds_that_found_something_are_green() {
+    assert!(!listed().is_empty());
+    for words in listed() {
+        let output = sim(&words);
+        assert_eq!(output.status.code(), Some(0), "{words:?}: {}", text(&output));
+    }
+}
+
+/// How many faults are planned, and the smallest run's words, as shrinking prints them.
+fn shrunk(output: &Output) -> Option<(usize, Vec<String>)> {
+    let text = text(output);
+    let planned = text.split_once(" faults planned")?.0.rsplit(' ').next()?.parse().ok()?;
+    let smallest = text.lines().find_map(|line| line.strip_prefix("smallest after "))?.split_once(": sim ")?.1;
+    Some((planned, smallest.split_whitespace().map(str::to_owned).collect()))
+}
+
+#[test]
+fn a_red_seed_is_made_smaller_and_stays_red() {
+    let red = |seed: &String| sim(&["--seed", seed, "--plant", "forgetful-disks"]).status.code() == Some(1);
+    let seed = (1..=40).map(|seed: u64| seed.to_string()).find(red).expect("disks that forget are found");
+    let output = sim(&["--seed", &seed, "--plant", "forgetful-disks", "--shrink"]);
+    println!("{}", text(&output));
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    let (planned, words) = shrunk(&output).expect("it says what is left");
+    let only = words.iter().skip_while(|word| *word != "--only-faults").nth(1).expect("it names faults");
+    assert!(only.split(',').count() < planned, "{only} of {planned}");
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    assert_eq!(sim(&words).status.code(), Some(1), "the line can be replayed");
+}
+
+#[test]
+fn a_green_seed_is_not_shrunk_and_modes_to_come_are_refused() {
+    for (words, code, said) in [
+        (&["--seed", "7", "--shrink"][..], 0, "nothing to shrink"),
+        (&["--seeds", "1", "--mode", "leaderless"], 254, "not there yet"),
+        (&["--seed", "7", "--only-faults", "x"], 254, "only-faults"),
+    ] {
+        let output = sim(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output));
+        assert!(text(&output).contains(said), "{words:?}: {}", text(&output));
+    }
+}
+
+#[test]
+fn a_call_is_told_to_the_ledger() {
+    let path = std::env::temp_dir().join(format!("trefoil-sim-{}.jsonl", std::process::id()));
+    let path = path.to_str().expect("a name in plain letters");
+    let words = ["--seeds", "2", "--from", "7", "--mode", "leader", "--commit", "abc", "--ledger", path];
+    let output = sim(&words);
+    let written = std::fs::read_to_string(path).expect("it was written");
+    std::fs::remove_file(path).expect("removed");
+    assert!(output.status.success(), "{}", text(&output));
+    let line: Line = serde_json::from_str(&written).expect("one line");
+    assert_eq!((line.commit.as_str(), line.from, line.seeds, line.green), ("abc", 7, 2, vec![(7, 8)]));
+    assert!(line.simulated_hours > line.real_hours && line.red.is_empty());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Replacing the data directory of a dead node by one that is not the newest of its name, and putting it back.
 //!
 //! The original is moved aside and never written to. While it is there the node runs on the replacement, which goes when
-//! the original comes back.
+//! the original comes back; or the original goes, and the node keeps the replacement.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -79,6 +79,11 @@ impl Directory {
                 Ok("an old copy put back".to_owned())
             }
         }
+    }
+
+    /// Removes the original, if there is a replacement: that is then the node's directory.
+    pub(crate) fn keep(&self) -> anyhow::Result<()> {
+        remove(&self.original())
     }
 
     /// Puts the original back, if there is a replacement.
@@ -188,6 +193,19 @@ mod tests {
                 assert_eq!((mark, log), (Some(5), Some(8000)), "{by:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_replacement_that_is_kept_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let node = node(folder.path());
+        node.replace(Replacement::Cut, &mut Dice::new(7)).expect("replaced");
+        let cut = bytes(node.path(), "db/000012.log");
+        assert!(cut < Some(8000), "{cut:?}");
+        node.keep().expect("kept");
+        assert!(!node.is_replaced());
+        node.put_back().expect("there is nothing to do");
+        assert_eq!(bytes(node.path(), "db/000012.log"), cut);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use trefoil_world::task;
+use trefoil_world::{clock, task};
 
 use super::directory::Replacement;
 use super::disk::{Sidecar, Word};
@@ -63,6 +63,7 @@ impl Cluster {
     /// # Errors
     /// There is no shim, or its control file cannot be written.
     pub fn fail_syncs(&mut self, node: usize) -> anyhow::Result<()> {
+        self.disks_healed = None;
         let sidecar = self.sidecar(node)?;
         sidecar.set(Word::SyncsFailed, 0)?;
         sidecar.set(Word::SyncErrno, libc::EIO as u64)
@@ -73,6 +74,7 @@ impl Cluster {
     /// # Errors
     /// There is no shim, or its control file cannot be written.
     pub fn limit_space(&mut self, node: usize, bytes: u64) -> anyhow::Result<()> {
+        self.disks_healed = None;
         let sidecar = self.sidecar(node)?;
         sidecar.set(Word::WritesRefused, 0)?;
         sidecar.set(Word::SpaceLeft, bytes)?;
@@ -99,6 +101,7 @@ impl Cluster {
             sidecar.set(Word::SyncErrno, 0)?;
             sidecar.set(Word::SpaceLimited, 0)?;
         }
+        self.disks_healed.get_or_insert_with(clock::now);
         Ok(())
     }
 
@@ -141,7 +144,28 @@ impl Cluster {
     pub async fn replace_directory(&mut self, node: usize, by: Replacement, mut dice: Dice) -> anyhow::Result<String> {
         self.assert_down(node)?;
         let directory = self.nodes[node].directory.clone();
-        task::blocking(move || directory.replace(by, &mut dice)).await?
+        let what = task::blocking(move || directory.replace(by, &mut dice)).await??;
+        self.take_as_synced(node)?;
+        Ok(what)
+    }
+
+    /// The files of a node that is down count as synced: nobody watched how they were copied.
+    fn take_as_synced(&self, node: usize) -> anyhow::Result<()> {
+        let Node { directory, sidecar, .. } = &self.nodes[node];
+        let Some(sidecar) = sidecar.as_ref().filter(|_| directory.path().exists()) else { return Ok(()) };
+        let mut synced = sidecar.synced()?;
+        synced.take_as_synced(&power::find(directory.path())?);
+        sidecar.rewrite(&synced)
+    }
+
+    /// Has a node that serves with a replacement keep it: the original goes. From here on it has no reason to end.
+    ///
+    /// # Errors
+    /// The original cannot be removed.
+    pub async fn keep_replacement(&mut self, node: usize) -> anyhow::Result<()> {
+        self.nodes[node].may_end = &[];
+        let directory = self.nodes[node].directory.clone();
+        task::blocking(move || directory.keep()).await?
     }
 
     /// Kills the nodes that run on replacements, and gives them their directories back.

@@ -121,6 +121,11 @@ impl Synced {
         Synced { files: files.iter().map(|found| (found.file, state(found))).collect(), ..Synced::default() }
     }
 
+    /// Takes these files as synced, beside what is known of others.
+    pub(crate) fn take_as_synced(&mut self, files: &[Found]) {
+        self.files.extend(Synced::all(files).files);
+    }
+
     /// A journal that says the same.
     pub(crate) fn records(&self) -> Vec<u8> {
         let record = |kind, file, at| Record { kind, file, at, bytes: 0 };

@@ -62,7 +62,7 @@ pub struct SelfTest {
     #[arg(long)]
     sim_planted: Option<PathBuf>,
     /// Where runs of clusters leave their folders
-    #[arg(long, default_value = "store")]
+    #[arg(long, default_value = "chaos-runs")]
     out: PathBuf,
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ValueEnum;
+use clap::builder::RangedU64ValueParser;
 use trefoil_world::{clock, random};
 
 use super::print_verdict;
@@ -12,6 +13,7 @@ use crate::checker::Valid;
 use crate::cluster::{Cluster, Shim};
 use crate::coverage::Expected;
 use crate::edn::{self, Form};
+use crate::history::Event;
 use crate::matrix::Profile;
 use crate::nemesis::{self, FaultKind, Needs, Nemesis};
 use crate::report::{self, About};
@@ -46,7 +48,7 @@ pub(super) struct Setup {
     /// The server
     #[arg(long, env = "KVD_BIN")]
     kvd: PathBuf,
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = RangedU64ValueParser::<usize>::new().range(1..=16))]
     nodes: usize,
     #[arg(long, value_enum, default_value_t = Where::Namespaces)]
     backend: Where,
@@ -59,13 +61,13 @@ pub(super) struct Setup {
     /// Seconds of load
     #[arg(long, default_value_t = 60)]
     pub(super) time_limit: u64,
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     concurrency: usize,
     /// Calls a second, all together
-    #[arg(long, default_value_t = 200.0)]
+    #[arg(long, default_value_t = 200.0, value_parser = calls_a_second)]
     rate: f64,
     /// Where the run's folder is made
-    #[arg(long, default_value = "store")]
+    #[arg(long, default_value = "chaos-runs")]
     out: PathBuf,
 }
 
@@ -100,6 +102,14 @@ impl Test {
     }
 }
 
+fn calls_a_second(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|_| "this is no number".to_owned())?;
+    match rate > 0.0 && rate.is_finite() {
+        true => Ok(rate),
+        false => Err("this is not above 0 and finite".to_owned()),
+    }
+}
+
 /// One run, and all that it leaves.
 pub(super) async fn run_one<W>(
     setup: &Setup,
@@ -123,12 +133,14 @@ where
     };
     let mut cluster = start(backend, setup, faults, &folder).await?;
     let mut nemesis = Nemesis::new(faults, seed);
-    let run = run::run::<W>(&mut cluster, &mut nemesis, &plan(setup, seed)).await;
+    let plan = plan(setup, faults, seed);
+    let keep = |history: &[Event<W::Call, W::Reply>]| store::save_history(&folder, history);
+    let run = run::run::<W>(&mut cluster, &mut nemesis, &plan, keep).await;
     cluster.stop().await;
     let run = run?;
     let results = store::save::<W>(&folder, (seed, began), &run)?;
     edn::save(&folder, &run.history)?;
-    let expected = (setup.expect.as_slice(), &run.observed);
+    let expected = (plan.expected.as_slice(), &run.observed);
     let about = About {
         seed,
         began,
@@ -142,7 +154,7 @@ where
     Ok(results)
 }
 
-fn plan(setup: &Setup, seed: u64) -> Plan {
+fn plan(setup: &Setup, faults: &[FaultKind], seed: u64) -> Plan {
     Plan {
         seed,
         lasts: Duration::from_secs(setup.time_limit),
@@ -151,7 +163,7 @@ fn plan(setup: &Setup, seed: u64) -> Plan {
         call_timeout: Duration::from_secs(2),
         fault_lasts: Duration::from_secs(4),
         fault_pause: Duration::from_secs(2),
-        expected: setup.expect.clone(),
+        expected: nemesis::expected(faults, &setup.expect),
     }
 }
 
@@ -234,6 +246,17 @@ mod tests {
 
     fn parsed<'a>(words: impl IntoIterator<Item = &'a str>) -> Test {
         Args::try_parse_from(words).expect("these are arguments").test
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for flag in ["--rate=0", "--rate=-1", "--rate=inf", "--rate=NaN", "--concurrency=0", "--nodes=0", "--nodes=17"]
+        {
+            assert!(Args::try_parse_from(["jepsen", "--kvd", "kvd", flag]).is_err(), "{flag}");
+        }
+        for flag in ["--rate=0.1", "--concurrency=1", "--nodes=1", "--nodes=16"] {
+            assert!(Args::try_parse_from(["jepsen", "--kvd", "kvd", flag]).is_ok(), "{flag}");
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::grudge::{Grudge, Shape, names};
 use crate::backend::{Break, Cut, Traffic, Weather};
 use crate::cluster::Replacement;
+use crate::coverage::Expected;
 use crate::generator::Dice;
 
 /// Of fewer nodes none can be taken away so that the others are a majority.
@@ -105,6 +106,29 @@ impl FaultKind {
     pub fn flags(self) -> &'static [&'static str] {
         match self {
             FaultKind::SnapshotUnderFire => &SNAPSHOT_FLAGS,
+            FaultKind::Kill
+            | FaultKind::KillAll
+            | FaultKind::PowerLoss
+            | FaultKind::Pause
+            | FaultKind::Partition
+            | FaultKind::PartitionOf(_)
+            | FaultKind::PeerPortCut
+            | FaultKind::SlowLinks
+            | FaultKind::Drip
+            | FaultKind::Reset
+            | FaultKind::HalfOpen
+            | FaultKind::SyncError
+            | FaultKind::DiskFull
+            | FaultKind::Amnesia
+            | FaultKind::Truncation
+            | FaultKind::OldCopy => &[],
+        }
+    }
+
+    /// What must be seen to happen in a run for it to have been under such a fault.
+    pub fn expects(self) -> &'static [Expected] {
+        match self {
+            FaultKind::SnapshotUnderFire => &[Expected::Snapshot],
             FaultKind::Kill
             | FaultKind::KillAll
             | FaultKind::PowerLoss

@@ -136,6 +136,15 @@ fn flags_of_all_kinds_come_once() {
 }
 
 #[test]
+fn a_kind_expects_what_it_is_for_beside_what_is_asked_for() {
+    let (leader, snapshot) = (Expected::LeaderChange, Expected::Snapshot);
+    assert!(expected(&[FaultKind::Kill, FaultKind::Pause], &[]).is_empty());
+    assert_eq!(expected(&[FaultKind::Kill], &[leader]), [leader]);
+    assert_eq!(expected(&[FaultKind::SnapshotUnderFire], &[]), [snapshot]);
+    assert_eq!(expected(&[FaultKind::SnapshotUnderFire], &[snapshot, leader]), [leader, snapshot]);
+}
+
+#[test]
 fn all_kinds_come_before_any_comes_again() {
     let mut nemesis = Nemesis::new(&FaultKind::ALL, 7);
     let mut turns = Vec::new();

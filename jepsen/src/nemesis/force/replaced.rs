@@ -1,7 +1,8 @@
 //! Nodes that come back with a directory that is not the newest of their names.
 //!
 //! A wiped directory and an old copy must be refused: the node runs and stays out. One whose log was cut must not start,
-//! or not be missed: what was cut may lie behind all that was promised, so serving is for the checkers to judge.
+//! or not be missed: what was cut may lie behind all that was promised, so serving is for the checkers to judge,
+//! and a node that serves keeps the directory.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -105,7 +106,11 @@ pub(super) async fn probe(cluster: &mut Cluster, by: Replacement, nodes: &BTreeS
         };
         match (by, reaction) {
             (_, Reaction::Refuses(line)) => seen.push(format!("{name} refuses: {line}")),
-            (Replacement::Cut, Reaction::Serves) => seen.push(format!("{name} serves")),
+            (Replacement::Cut, Reaction::Serves) => {
+                // It promises things from here on: to take it back to the original would be a second fault.
+                cluster.keep_replacement(node).await?;
+                seen.push(format!("{name} serves"));
+            }
             (Replacement::Nothing | Replacement::OldCopy, Reaction::Serves) => {
                 seen.push(format!("{name} serves"));
                 findings.push(format!("{name} serves with a directory that is not its newest"));
