@@ -91,7 +91,7 @@ fn connection(address: &Address) -> Connection {
         async move {
             let stream = Prefaced::wait(net::dial(address.as_str()).await?).await?;
             made.store(true, Ordering::Release);
-            Ok::<_, io::Error>(TokioIo::new(stream))
+            Ok::<_, io::Error>(TokioIo::new(net::Coalesced::new(stream)))
         }
     }));
     Connection { channel, made }

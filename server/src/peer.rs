@@ -31,7 +31,7 @@ use tracing::{Span, info, warn};
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::peer_client::PeerClient;
 use trefoil_proto::peer::{Frame, Hello, Message, message::Body};
-use trefoil_world::clock;
+use trefoil_world::{clock, net};
 
 use crate::cluster::addresses::AddressBook;
 use crate::cluster::identity::Acquaintances;
@@ -177,7 +177,7 @@ pub async fn dial(address: &str) -> Result<PeerClient<Channel>, String> {
     let target = address.to_owned();
     let connector = service_fn(move |_: Uri| {
         let target = target.clone();
-        async move { trefoil_world::net::dial(&target).await.map(TokioIo::new) }
+        async move { net::dial(&target).await.map(net::Coalesced::new).map(TokioIo::new) }
     });
     // The address is dialled by the connector; the URI only names the authority.
     let endpoint = Endpoint::from_static("http://peer.trefoil")

@@ -1,5 +1,7 @@
 //! Sockets: the one place that accepts and the one that dials.
 
+mod coalesced;
+
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -7,6 +9,8 @@ use std::pin::Pin;
 use futures::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+
+pub use coalesced::Coalesced;
 
 /// Connections waiting to be accepted before the system refuses more.
 const BACKLOG: u32 = 1024;

@@ -82,7 +82,7 @@ impl Believed {
 
 /// One accepted connection; its place is free again when it is dropped.
 pub struct Connection {
-    stream: net::Stream,
+    stream: net::Coalesced<net::Stream>,
     from: SocketAddr,
     earned: Earned,
     accepted: Accepted,
@@ -118,7 +118,7 @@ impl RefusedConnections {
 impl Connection {
     fn new(stream: net::Stream, from: SocketAddr, earned: Earned, place: OwnedSemaphorePermit) -> Connection {
         Connection {
-            stream,
+            stream: net::Coalesced::new(stream),
             from,
             earned,
             accepted: Accepted::default(),
@@ -302,7 +302,7 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = into.filled().len();
-        let polled = self.stream.as_mut().poll_read(cx, into);
+        let polled = Pin::new(&mut self.stream).poll_read(cx, into);
         if self.first.is_some() && self.has_earned(into.filled().len() - before) {
             self.first = None;
         }
@@ -319,16 +319,16 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = self.stream.as_mut().poll_write(cx, from);
+        let polled = Pin::new(&mut self.stream).poll_write(cx, from);
         self.note_write(cx, polled, &[io::IoSlice::new(from)])
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
@@ -336,7 +336,7 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         from: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.stream.as_mut().poll_write_vectored(cx, from);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
         self.note_write(cx, polled, from)
     }
 
