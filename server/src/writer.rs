@@ -30,6 +30,9 @@ const QUEUE_MAX: usize = 4096;
 /// Bytes gathered into one batch; one submission may exceed it.
 const BATCH_BYTES_MAX: usize = 8 << 20;
 
+/// Memory of a batch that is kept for the next one.
+const KEPT_BYTES_MAX: usize = 1 << 20;
+
 /// A handle to the writer. Clones feed the same queue.
 #[derive(Clone)]
 pub struct Writer {
@@ -75,7 +78,7 @@ impl Writer {
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
         // What a restart finds is synced before the engine is open.
         let synced = Arc::new(AtomicU64::new(position));
-        let run = Loop { engine, mark, position, synced: synced.clone(), requests, fatal };
+        let run = Loop { engine, mark, position, synced: synced.clone(), requests, fatal, merged: Batch::new() };
         trefoil_world::task::dedicated("writer", run.run())?;
         Ok(Writer { queue, synced })
     }
@@ -120,6 +123,8 @@ struct Loop {
     synced: Arc<AtomicU64>,
     requests: mpsc::Receiver<Request>,
     fatal: Fatal,
+    /// Memory for the next batch: fresh memory of its size would be zeroed by the system each time.
+    merged: Batch,
 }
 
 impl Loop {
@@ -155,7 +160,7 @@ impl Loop {
     /// Writes what has gathered. Returns a request that was met and is no write.
     async fn write_all(&mut self, first: Submission) -> Result<Option<Request>, Failed> {
         let (mut gathered, mut other) = (Gathered::new(first), None);
-        while gathered.batch.bytes() < BATCH_BYTES_MAX && other.is_none() {
+        while gathered.bytes < BATCH_BYTES_MAX && other.is_none() {
             match self.requests.try_recv() {
                 Ok(Request::Write(next)) => gathered.add(next),
                 Ok(request @ Request::Manifest(..)) => other = Some(request),
@@ -171,20 +176,22 @@ impl Loop {
 
     async fn write(&mut self, gathered: &mut Gathered) -> Result<(), EngineError> {
         self.position += 1;
-        gathered.batch.put(Family::Node, key::node::POSITION, &self.position.to_be_bytes());
+        let mut batch = std::mem::take(&mut self.merged);
+        gathered.merge_into(&mut batch);
+        batch.put(Family::Node, key::node::POSITION, &self.position.to_be_bytes());
         if has_bug(Bug::MarkBeforeSync) {
             self.mark.note(self.position)?;
         }
         match (gathered.durability, self.engine.sync_delay()) {
-            (Durability::NoSync, _) => self.engine.write(&gathered.batch, Durability::NoSync)?,
+            (Durability::NoSync, _) => self.engine.write(&batch, Durability::NoSync)?,
             (Durability::Sync, None) if has_bug(Bug::AckBeforeSync) => {
-                self.engine.write(&gathered.batch, Durability::NoSync)?;
+                self.engine.write(&batch, Durability::NoSync)?;
                 gathered.done.drain(..).for_each(|done| done());
                 self.engine.write(&Batch::new(), Durability::Sync)?;
             }
-            (Durability::Sync, None) => self.engine.write(&gathered.batch, Durability::Sync)?,
+            (Durability::Sync, None) => self.engine.write(&batch, Durability::Sync)?,
             (Durability::Sync, Some(delay)) => {
-                self.engine.write(&gathered.batch, Durability::NoSync)?;
+                self.engine.write(&batch, Durability::NoSync)?;
                 #[cfg(test)]
                 planted::call_back_early(gathered);
                 if has_bug(Bug::AckBeforeSync) {
@@ -193,6 +200,9 @@ impl Loop {
                 trefoil_world::clock::sleep(delay).await;
                 self.engine.write(&Batch::new(), Durability::Sync)?;
             }
+        }
+        if batch.bytes() <= KEPT_BYTES_MAX {
+            self.merged = batch;
         }
         if gathered.durability == Durability::Sync {
             self.mark.note(self.position)?;
@@ -206,22 +216,32 @@ impl Loop {
 struct Failed;
 
 struct Gathered {
-    batch: Batch,
+    batches: Vec<Batch>,
+    /// Of all of them.
+    bytes: usize,
     durability: Durability,
     done: Vec<Done>,
 }
 
 impl Gathered {
     fn new(first: Submission) -> Gathered {
-        Gathered { batch: first.batch, durability: first.durability, done: vec![first.done] }
+        let (bytes, durability, done) = (first.batch.bytes(), first.durability, vec![first.done]);
+        Gathered { batches: vec![first.batch], bytes, durability, done }
     }
 
     fn add(&mut self, next: Submission) {
-        self.batch.append(&next.batch);
+        self.bytes += next.batch.bytes();
+        self.batches.push(next.batch);
         if next.durability == Durability::Sync {
             self.durability = Durability::Sync;
         }
         self.done.push(next.done);
+    }
+
+    /// All batches in their order, as one, in the memory of an earlier one.
+    fn merge_into(&mut self, merged: &mut Batch) {
+        merged.clear();
+        self.batches.drain(..).for_each(|batch| merged.append(&batch));
     }
 }
 

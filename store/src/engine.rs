@@ -300,6 +300,11 @@ impl Batch {
         Batch::default()
     }
 
+    /// With room for so many changes, and bytes of keys and values.
+    pub fn with_capacity(changes: usize, bytes: usize) -> Batch {
+        Batch { buffer: Vec::with_capacity(bytes), entries: Vec::with_capacity(changes) }
+    }
+
     pub fn put(&mut self, family: Family, key: &[u8], value: &[u8]) {
         self.push(family, Kind::Put, key, value);
     }
@@ -330,6 +335,12 @@ impl Batch {
             second_end: entry.second_end + base,
             ..*entry
         }));
+    }
+
+    /// Takes all changes out of it, and keeps its memory.
+    pub fn clear(&mut self) {
+        self.buffer.clear();
+        self.entries.clear();
     }
 
     pub fn is_empty(&self) -> bool {

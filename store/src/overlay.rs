@@ -57,7 +57,8 @@ impl<'a> Overlay<'a> {
 
     /// The writes, each row once, in key order within a family.
     pub fn into_batch(self) -> Batch {
-        let mut batch = Batch::new();
+        let changes = self.writes.iter().map(Writes::len).sum();
+        let mut batch = Batch::with_capacity(changes, self.bytes);
         for (family, writes) in Family::ALL.into_iter().zip(self.writes) {
             for (key, value) in writes {
                 match value {
