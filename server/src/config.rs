@@ -244,7 +244,7 @@ impl RawConfig {
             key_bytes_max: Some(64 << 10),
             txn_ops_max: Some(128),
             connections_max: Some(4096),
-            streams_max: Some(4096),
+            streams_max: Some(1024),
             request_timeout_ms: Some(5000),
             log_entries_kept: Some(100_000),
             log_bytes_kept: Some(64 << 20),

@@ -48,10 +48,15 @@ use crate::writer::{Fatal, ManifestNotes, Writer};
 const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 /// Requests at a time on one connection of a peer: those it hands on, and its streams.
 const PEER_STREAMS_MAX: u32 = 32_768;
-/// Requests of one client connection that were cancelled before they were looked at: as many as there may be at a time, and
-/// at least these. HTTP/2 ends a connection that has more, with all that is under way on it. Deadlines of many requests
-/// may pass at once.
-const RESETS_MIN: usize = 1024;
+/// Requests of one client connection that were cancelled before they were looked at. HTTP/2 ends a connection that has more,
+/// with all that is under way on it. So many do not come in one turn of reading (`api/accept.rs`), and all that has come is
+/// looked at before the next: nobody loses a connection by cancelling.
+const RESETS_MAX: usize = 4096;
+/// Streams HTTP/2 resets by itself in the life of a client connection, before it ends it: requests over `--streams-max`, and
+/// what comes of requests that are answered and forgotten. Each costs memory until the client takes it. One that keeps to
+/// HTTP/2 has none of the first once it has heard how many it may have, and few of the second: who cancels provokes nothing,
+/// and who asks for too much is answered behind its requests (`api/requests.rs`).
+const PROVOKED_MAX: usize = 4096;
 /// Connections of peers at a time.
 const PEER_CONNECTIONS_MAX: usize = 256;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -216,7 +221,8 @@ impl Shared {
             .build_v1();
         let mut router = Server::builder()
             .max_concurrent_streams(self.config.streams_max)
-            .http2_max_pending_accept_reset_streams(Some(RESETS_MIN.max(self.config.streams_max as usize)))
+            .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
+            .http2_max_local_error_reset_streams(Some(PROVOKED_MAX))
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .layer(Places::default())
@@ -243,6 +249,7 @@ impl Shared {
             .initial_connection_window_size(16 << 20)
             .max_concurrent_streams(PEER_STREAMS_MAX)
             .http2_max_pending_accept_reset_streams(Some(PEER_STREAMS_MAX as usize))
+            .http2_max_local_error_reset_streams(Some(PEER_STREAMS_MAX as usize))
             .http2_keepalive_interval(Some(crate::peer::KEEP_ALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(crate::peer::KEEP_ALIVE_TIMEOUT))
             .add_service(peer);

@@ -44,3 +44,4 @@ mod transcript;
 mod unread_answers;
 mod wait;
 mod waiting_line;
+mod without_quorum;

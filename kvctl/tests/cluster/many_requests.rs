@@ -26,15 +26,22 @@ const SHARE: Case = Case::new(
 );
 pub const PROVOKED: [Case; 1] = [SHARE];
 
-/// Connections whose client takes nothing, and what each asks for at once: nearly as much as it may.
-const CONNECTIONS: usize = 48;
-const UNREAD: u32 = 4000;
+/// Connections whose client takes nothing, and what each asks for at once: together as much as a node has places for.
+const CONNECTIONS: usize = 40;
+const UNREAD: u32 = 512;
+/// Beside them, connections that each ask for nearly as much as one may: most of it is refused.
+const GREEDY: usize = 96;
+const GREEDY_UNREAD: u32 = 1000;
+/// With twice as many places, or streams that cost memory beside them, it is more.
+const RSS_MAX: u64 = 512 << 20;
 /// Too small to be a large answer.
 const VALUE_BYTES: usize = 3900;
 /// Gets at once, of a client that takes its answers.
 const AT_ONCE: usize = 1000;
 /// HTTP/2 takes 20 for an attack unless it is told otherwise.
-const CANCELLED: u32 = 500;
+const CANCELLED: u32 = 10_000;
+/// More requests at once than a connection may have.
+const OVER: u32 = 2000;
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -50,8 +57,8 @@ const END_HEADERS: u8 = 4;
 const CANCEL: [u8; 4] = [0, 0, 0, 8];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn small_answers_that_nobody_takes_keep_nobody_out() {
-    Scenario::begin("many_requests::small_answers_that_nobody_takes_keep_nobody_out");
+async fn small_answers_that_nobody_takes_are_bounded_and_keep_nobody_out() {
+    Scenario::begin("many_requests::small_answers_that_nobody_takes_are_bounded_and_keep_nobody_out");
     let _turn = alone().await;
     let mut ledger = Ledger::open(PROVOKED);
     let mut cluster = Cluster::form(1, &[]).await;
@@ -60,28 +67,34 @@ async fn small_answers_that_nobody_takes_keep_nobody_out() {
     let put = kv.clone().put(bounded(raw::put("k", vec![b'v'; VALUE_BYTES]), ATTEMPT_MAX)).await;
     put.unwrap_or_else(|status| panic!("expected a put to be done: {status:?}"));
 
-    let unread = join_all((0..CONNECTIONS).map(|_| dial_unread(&address))).await;
+    let unread = join_all((0..CONNECTIONS).map(|_| dial_unread(&address, UNREAD))).await;
     expect_get(&kv).await;
     let refused = until(SHARE.message, PATIENCE, async || refused(&kv).await).await;
     ledger.check(SHARE, &refused);
+    let greedy = join_all((0..GREEDY).map(|_| dial_unread(&address, GREEDY_UNREAD))).await;
     expect_get(&kv).await;
     expect_get(&KvClient::new(raw::connected(&address).await)).await;
-    drop(unread);
+    drop((unread, greedy));
     until("as many gets at once as before", PATIENCE, async || refused_of_many(&kv).await.is_empty().then_some(()))
         .await;
     let rss = peak_rss_bytes(cluster.nodes[0].running().pid());
-    println!("{CONNECTIONS} connections did not take {UNREAD} answers each; peak RSS {rss} bytes");
+    println!(
+        "{CONNECTIONS} connections did not take {UNREAD} answers each, nor {GREEDY} others {GREEDY_UNREAD}; peak RSS \
+         {rss} bytes"
+    );
+    assert!(rss < RSS_MAX, "expected the node never to have had more than {RSS_MAX} bytes, got {rss}");
     ledger.close();
 }
 
-/// A connection that has asked for answers it does not take.
-async fn dial_unread(address: &str) -> net::Stream {
+/// A connection that has asked for `count` answers it does not take, or for as many as the node let it.
+async fn dial_unread(address: &str, count: u32) -> net::Stream {
     let mut stream = dial(address).await;
     let mut asked = opening();
-    for number in 0..UNREAD {
+    for number in 0..count {
         asked.extend(request(stream_id(number), "Get", &field(2, b"k")));
     }
-    send(&mut stream, &asked).await;
+    // A node that closes the connection over this is in its right.
+    drop(clock::timeout(PATIENCE, stream.write_all(&asked)).await);
     stream
 }
 
@@ -112,22 +125,44 @@ async fn many_cancelled_at_once_end_no_connection() {
     let _turn = beside_others().await;
     let cluster = Cluster::form(1, &[]).await;
     let address = cluster.nodes[0].client.clone();
-    let mut stream = dial(&address).await;
     let mut sent = opening();
     for number in 0..CANCELLED {
         let id = stream_id(number);
         sent.extend(headers(id, "Get"));
         sent.extend(frame(RST_STREAM, 0, id, &CANCEL));
     }
-    let id = stream_id(CANCELLED);
+    expect_put_behind(&address, sent, CANCELLED).await;
+    println!("a put was answered behind {CANCELLED} cancelled requests");
+}
+
+/// The same of a client that has not heard yet how many requests it may have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_burst_over_the_share_ends_no_connection() {
+    Scenario::begin("many_requests::a_cancelled_burst_over_the_share_ends_no_connection");
+    let _turn = beside_others().await;
+    let cluster = Cluster::form(1, &[]).await;
+    let mut sent = opening();
+    for number in 0..OVER {
+        sent.extend(request(stream_id(number), "Get", &field(2, b"k")));
+    }
+    for number in 0..OVER {
+        sent.extend(frame(RST_STREAM, 0, stream_id(number), &CANCEL));
+    }
+    expect_put_behind(&cluster.nodes[0].client, sent, OVER).await;
+    println!("a put was answered behind {OVER} requests at once that were cancelled");
+}
+
+/// A put on a connection that has `sent` so many requests before is done and answered.
+async fn expect_put_behind(address: &str, mut sent: Vec<u8>, requests: u32) {
+    let mut stream = dial(address).await;
+    let id = stream_id(requests);
     sent.extend(request(id, "Put", &[field(2, b"k"), field(3, b"v")].concat()));
     send(&mut stream, &sent).await;
     let answered = clock::timeout(PATIENCE, expect_answer(&mut stream, id)).await;
     answered.expect("an answer to the put, or an end, in time");
-    let mut kv = raw::kv(&address).await.expect("a connection to a node that runs");
+    let mut kv = raw::kv(address).await.expect("a connection to a node that runs");
     let get = kv.get(bounded(raw::get("k"), ATTEMPT_MAX)).await.expect("a get of what was put").into_inner();
-    assert_eq!(get.values.len(), 1, "expected the put to be done behind {CANCELLED} cancelled requests");
-    println!("a put was answered behind {CANCELLED} cancelled requests");
+    assert_eq!(get.values.len(), 1, "expected the put to be done behind {requests} cancelled requests");
 }
 
 /// Reads frames until one brings a message of this stream.

@@ -20,7 +20,7 @@ use crate::cluster::Cluster;
 use crate::errors_table::{Case, Ledger};
 use crate::load::fill;
 use crate::raw::{self, bounded};
-use crate::scenario::{Scenario, beside_others};
+use crate::scenario::{Scenario, alone, beside_others};
 use crate::wait::until;
 
 const NODE: Case = Case::new(
@@ -46,7 +46,7 @@ const WINDOW: u32 = 65_535;
 /// What such a client takes of each answer.
 const SOME: u32 = WINDOW;
 const NOTHING: u32 = 0;
-/// Answers of 3 GB.
+/// Answers of 3 GB, of each connection.
 const TXNS: usize = 200;
 /// Of each the server has four or five chunks ready, of a value each: together less than a connection's share.
 const SCANS: usize = 30;
@@ -59,6 +59,8 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// What is sure to be refused need not wait longer for it.
 const REFUSED_AFTER: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than a transaction waits for room.
+const UNDER_LOAD: Duration = Duration::from_secs(8);
 /// The server's patience is 30 s.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(90);
 
@@ -97,6 +99,36 @@ async fn what_nobody_takes_is_bounded() {
     println!("{TXNS} answers of {VALUES} MiB twice and {SCANS} scans of as much were not taken; peak RSS {rss} bytes");
     assert!(rss < RSS_MAX, "expected the node never to have had more than {RSS_MAX} bytes, got {rss}");
     ledger.close();
+}
+
+/// Reading what nobody takes costs the leader CPU, and not its leadership.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nobody_takes_costs_no_leadership() {
+    Scenario::begin("unread_answers::what_nobody_takes_costs_no_leadership");
+    let _turn = alone().await;
+    let cluster = Cluster::form(3, &[]).await;
+    fill(&cluster.client().await, LARGE, VALUES, VALUE_BYTES, 1).await;
+    let leader = cluster.leader().await;
+    let before = term(&cluster, leader).await;
+    let address = &cluster.nodes[leader].client;
+    let mut reader = KvClient::new(raw::connected(address).await);
+    let (mut first, mut second) = (Unread::connect(address, SOME).await, Unread::connect(address, NOTHING).await);
+    tokio::join!(first.ask_txns(TXNS), second.ask_txns(TXNS));
+    let (begun, mut gets, mut slowest) = (clock::now(), 0_u64, Duration::ZERO);
+    while begun.elapsed() < UNDER_LOAD {
+        let asked = clock::now();
+        let get = reader.get(bounded(raw::get("k"), ATTEMPT_MAX)).await;
+        get.unwrap_or_else(|status| panic!("expected a linearizable get beside large reads: {status:?}"));
+        (gets, slowest) = (gets + 1, slowest.max(asked.elapsed()));
+    }
+    let after = term(&cluster, leader).await;
+    println!("beside {TXNS} transactions of {VALUES} MiB twice: {gets} gets in a row, the slowest in {slowest:?}");
+    assert_eq!(after, before, "expected the leader to stay so, in its term");
+}
+
+/// The term of a node's replica.
+async fn term(cluster: &Cluster, node: usize) -> u64 {
+    until("a replica's term", PATIENCE, async || cluster.replica(node).await.map(|replica| replica.term)).await
 }
 
 /// Connections that the node has given up for what their readers did not take.

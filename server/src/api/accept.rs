@@ -2,12 +2,20 @@
 //! moments is closed, so that silent ones, or strangers, do not take all places.
 //!
 //! So is one whose reader takes nothing for [`READER_PATIENCE`] while something waits for it: large answers (`answers.rs`),
-//! bytes of others (`requests.rs`), or bytes the socket does not take. Every few seconds the connection looks whether DATA was written since
-//! the last look. Only DATA counts: who answers pings, or sends them, takes nothing by that. How much of an answer has gone
-//! the frames that are written say ([`Written`]), not what HTTP/2 has asked for of it: that may be all of it while the
-//! reader's window is closed, or nothing.
+//! bytes of others (`requests.rs`), or bytes the socket does not take. Every few seconds the connection looks whether DATA
+//! was written since the last look. Only DATA counts: who answers pings, or sends them, takes nothing by that. How much of an
+//! answer has gone the frames that are written say ([`Written`]), not what HTTP/2 has asked for of it: that may be all of it
+//! while the reader's window is closed, or nothing.
+//!
+//! And so is one that is over: of its requests, and of all connections', too many were refused and their answers not taken
+//! (`requests.rs`). It is told, if it can be (GOAWAY, ENHANCE_YOUR_CALM).
+//!
+//! HTTP/2 reads all there is to read before it hands out a request. So a client's connection rests once it has read
+//! [`TURN_BYTES`], until the tasks that waited meanwhile had their turn: what was read becomes requests with places, or
+//! refused ones, before more is read.
 //!
 //! Left out: a reader that takes some answers and leaves others. It keeps its connection, and at most its share of the room.
+//! A client that begins requests and never ends them: they keep their places. What a peer sends at once.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,10 +28,11 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tonic::Request;
 use tonic::transport::server::Connected;
 use tracing::{Instrument, Span, warn};
-use trefoil_world::{clock, net};
+use trefoil_world::{clock, net, task};
 
 use crate::api::READER_PATIENCE;
 use crate::api::answers::Reader;
@@ -36,6 +45,13 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How often the log says that connections are too many.
 const REFUSED_EVERY: Duration = Duration::from_secs(5);
+
+/// Bytes that are read from a client without a rest: some hundred requests.
+const TURN_BYTES: usize = 32 << 10;
+
+/// The frame that tells a client that its connection ends for what it does (RFC 9113, section 6.8): GOAWAY, with any stream
+/// as the last one that may have been looked at, and ENHANCE_YOUR_CALM.
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0xb];
 
 /// How a connection earns its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +109,7 @@ pub struct Connection {
     blocked: bool,
     silence: Silence,
     next_look: Pin<Box<clock::Sleep>>,
+    turn: Turn,
     /// The node's, for its lines in the log.
     span: Span,
     _place: OwnedSemaphorePermit,
@@ -127,6 +144,7 @@ impl Connection {
             blocked: false,
             silence: Silence::default(),
             next_look: Box::pin(clock::sleep(LOOK_EVERY)),
+            turn: Turn::default(),
             span: Span::current(),
             _place: place,
         }
@@ -158,6 +176,18 @@ impl Connection {
         given_up
     }
 
+    /// Tells a client that its connection is over, if it is between two frames and takes it at once.
+    fn say_goodbye(&mut self, cx: &mut Context<'_>) {
+        if self.written.is_between_frames() {
+            // Whether it was told changes nothing. The stream holds small writes back: its end sends them.
+            drop(Pin::new(&mut self.stream).poll_write(cx, &GOAWAY));
+            drop(Pin::new(&mut self.stream).poll_shutdown(cx));
+        }
+        let from = self.from;
+        let closed = || warn!("a connection from {from} closed: too many of its requests were refused at once");
+        self.span.in_scope(closed);
+    }
+
     /// Takes note of a write of `parts`.
     fn note_write(
         &mut self,
@@ -178,6 +208,34 @@ impl Connection {
 
 fn takes_nothing() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "its reader takes nothing")
+}
+
+/// How much was read since others had their turn.
+#[derive(Debug, Default)]
+struct Turn {
+    bytes: usize,
+    /// Ends once the tasks that waited have had theirs.
+    rest: Option<JoinHandle<()>>,
+}
+
+impl Turn {
+    /// Whether others have theirs now; the task is woken when they had it.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let resting = self.rest.as_mut().is_some_and(|rest| Pin::new(rest).poll(cx).is_pending());
+        if self.rest.is_some() && !resting {
+            *self = Turn::default();
+        }
+        resting
+    }
+
+    /// Takes note of a read of so many bytes, or of one that has to wait.
+    fn note(&mut self, waits: bool, bytes: usize) {
+        self.bytes = if waits { 0 } else { self.bytes + bytes };
+        if self.bytes >= TURN_BYTES {
+            // Behind all that is ready to run now.
+            self.rest = Some(task::spawn(tokio::task::yield_now()));
+        }
+    }
 }
 
 /// How long a reader has taken nothing of what waits for it.
@@ -215,6 +273,11 @@ struct Written {
 }
 
 impl Written {
+    /// Whether what was written ends with a whole frame.
+    fn is_between_frames(&self) -> bool {
+        self.head_bytes == 0 && self.payload_left == 0
+    }
+
     /// The first `count` bytes of `parts` were written.
     fn note(&mut self, parts: &[io::IoSlice<'_>], mut count: usize) {
         for part in parts {
@@ -301,10 +364,21 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.accepted.reader.is_over() {
+            self.say_goodbye(cx);
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "it is over")));
+        }
+        if self.turn.is_over(cx) {
+            return Poll::Pending;
+        }
         let before = into.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, into);
-        if self.first.is_some() && self.has_earned(into.filled().len() - before) {
+        let bytes = into.filled().len() - before;
+        if self.first.is_some() && self.has_earned(bytes) {
             self.first = None;
+        }
+        if self.earned == Earned::ByFirstBytes {
+            self.turn.note(polled.is_pending(), bytes);
         }
         let late = self.first.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready());
         if late {
@@ -347,7 +421,48 @@ impl AsyncWrite for Connection {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
     use super::*;
+
+    /// A client's connection, and the client's end of it, which has room for a few turns' bytes.
+    fn connected() -> (Connection, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(4 * TURN_BYTES);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a free place");
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        (Connection::new(Box::pin(ours), from, Earned::ByFirstBytes, place), theirs)
+    }
+
+    #[tokio::test]
+    async fn others_have_their_turn_when_much_was_read() {
+        let (mut connection, mut theirs) = connected();
+        theirs.write_all(&vec![0; 2 * TURN_BYTES]).await.expect("room for it");
+        let (mut buffer, mut at_once) = ([0; 8 << 10], 0);
+        while let Poll::Ready(read) = futures::poll!(pin!(connection.read(&mut buffer))) {
+            at_once += read.expect("bytes");
+        }
+        assert_eq!(at_once, TURN_BYTES, "expected so much to be read in one turn");
+        let mut rest = vec![0; TURN_BYTES];
+        connection.read_exact(&mut rest).await.expect("the rest in the next turn");
+    }
+
+    #[tokio::test]
+    async fn a_client_is_told_that_its_connection_is_over() {
+        let (mut connection, mut theirs) = connected();
+        theirs.write_all(b"a request").await.expect("room for it");
+        connection.accepted.reader.give_up();
+        let ended = connection.read(&mut [0; 9]).await.expect_err("a connection that is over");
+        assert_eq!(ended.kind(), io::ErrorKind::ConnectionAborted);
+        drop(connection);
+        let mut told = Vec::new();
+        theirs.read_to_end(&mut told).await.expect("what it was told");
+        assert_eq!(told, GOAWAY);
+        let mut written = Written::default();
+        written.walk(&told);
+        assert!(written.is_between_frames(), "expected a whole frame");
+    }
 
     fn frame(kind: u8, payload: usize) -> Vec<u8> {
         let length = u32::try_from(payload).expect("a small payload").to_be_bytes();

@@ -14,6 +14,10 @@
 //! when its reader has taken nothing for too long, by what the [`Reader`] says: an answer waits for its reader from when it
 //! is known, whatever HTTP/2 has asked for of it.
 //!
+//! A large answer is worked on for milliseconds, and Raft's heartbeats run on the same cores. So transactions that may be
+//! answered with much are read a few at a time ([`READ_BYTES_MAX`]), and their answers are encoded off the async threads
+//! ([`LargeBody`]).
+//!
 //! Invariants:
 //!
 //! * Without room nothing is written, so that what is refused for want of it was not done.
@@ -22,15 +26,19 @@
 //! * Nobody waits for the gets' part.
 //!
 //! Left out: answers of up to 4 KiB, and those of other services, which are small: their requests' places bound their
-//! number until they are taken (`requests.rs`). The message, which is there beside its bytes while it is encoded. What peers are answered: they take it. A value
-//! that was put when requests could be larger counts as the largest that can be put now.
+//! number until they are taken (`requests.rs`). The message, which is there beside its bytes while it is encoded. What peers
+//! are answered: they take it. A value that was put when requests could be larger counts as the largest that can be put now.
 
+use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,6 +47,7 @@ use tonic::{Response, Status};
 use trefoil_store::command::{KeyRange, Op, RangeEnd};
 use trefoil_store::mvcc;
 use trefoil_world::clock::{self, Instant};
+use trefoil_world::task;
 
 use crate::error::Error;
 
@@ -50,6 +59,10 @@ pub const SHARE_BYTES_MAX: usize = ROOM_BYTES_MAX / 2;
 pub const GETS_BYTES_MAX: usize = 128 << 20;
 /// The same of one connection.
 pub const GETS_SHARE_BYTES_MAX: usize = GETS_BYTES_MAX / 2;
+/// Bytes of large answers that may be read at a time for transactions; of the largest, two.
+pub const READ_BYTES_MAX: usize = 32 << 20;
+/// Answers from this on are large to read and to encode.
+const LARGE_BYTES_MIN: usize = 1 << 20;
 /// Bytes of one permit.
 const UNIT: usize = 1024;
 /// Answers up to this are not counted.
@@ -73,11 +86,16 @@ impl Parts {
 
 /// The room of a node.
 #[derive(Debug)]
-pub struct AnswerRoom(Parts);
+pub struct AnswerRoom {
+    parts: Parts,
+    /// For what is being read, in permits of [`UNIT`] bytes.
+    reading: Arc<Semaphore>,
+}
 
 impl Default for AnswerRoom {
     fn default() -> AnswerRoom {
-        AnswerRoom(Parts::of_bytes(ROOM_BYTES_MAX, GETS_BYTES_MAX))
+        let parts = Parts::of_bytes(ROOM_BYTES_MAX, GETS_BYTES_MAX);
+        AnswerRoom { parts, reading: Arc::new(Semaphore::new(READ_BYTES_MAX / UNIT)) }
     }
 }
 
@@ -90,9 +108,27 @@ impl AnswerRoom {
         let units = units(bytes, SHARE_BYTES_MAX);
         let share = clock::timeout_at(deadline, reader.share.any.clone().acquire_many_owned(units)).await;
         let share = share.map_err(|_| share_exhausted())?.map_err(|_| share_exhausted())?;
-        let node = clock::timeout_at(deadline, self.0.any.clone().acquire_many_owned(units)).await;
+        let node = clock::timeout_at(deadline, self.parts.any.clone().acquire_many_owned(units)).await;
         let node = node.map_err(|_| room_exhausted())?.map_err(|_| room_exhausted())?;
         Ok(Room { share, node, reader: reader.clone() })
+    }
+
+    /// The turn to read what has this room, if it may be large; waits for it. To be held until it is read.
+    ///
+    /// # Errors
+    /// `DeadlinePassed` when it did not come until the deadline.
+    pub async fn turn_to_read(
+        &self,
+        room: Option<&Room>,
+        deadline: Instant,
+    ) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        let bytes = room.map_or(0, Room::bytes);
+        if bytes < LARGE_BYTES_MIN {
+            return Ok(None);
+        }
+        let turn = self.reading.clone().acquire_many_owned(units(bytes, READ_BYTES_MAX / 2));
+        let turn = clock::timeout_at(deadline, turn).await.map_err(|_| Error::DeadlinePassed)?;
+        turn.map(Some).map_err(|_| Error::DeadlinePassed)
     }
 
     /// The response of a get, which had no room reserved.
@@ -113,7 +149,7 @@ impl AnswerRoom {
             let node = node.clone().try_acquire_many_owned(units).map_err(|_| room_exhausted())?;
             Ok(Room { share, node, reader: reader.clone() })
         };
-        take(&reader.share.gets, &self.0.gets).or_else(|_| take(&reader.share.any, &self.0.any))
+        take(&reader.share.gets, &self.parts.gets).or_else(|_| take(&reader.share.any, &self.parts.any))
     }
 }
 
@@ -162,12 +198,17 @@ pub struct Reader {
     untaken: AtomicUsize,
     /// Places its connection's requests have.
     pub(super) requests: AtomicUsize,
+    /// Its connection's requests that were refused for want of a place, until the answer is written.
+    pub(super) refused: AtomicUsize,
+    /// Whether its connection is to be closed at once.
+    over: AtomicBool,
 }
 
 impl Default for Reader {
     fn default() -> Reader {
         let share = Parts::of_bytes(SHARE_BYTES_MAX, GETS_SHARE_BYTES_MAX);
-        Reader { share, untaken: AtomicUsize::new(0), requests: AtomicUsize::new(0) }
+        let none = || AtomicUsize::new(0);
+        Reader { share, untaken: none(), requests: none(), refused: none(), over: AtomicBool::new(false) }
     }
 }
 
@@ -175,6 +216,16 @@ impl Reader {
     /// Whether something waits to be taken whole.
     pub fn is_awaited(&self) -> bool {
         self.untaken.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether its connection is to be closed at once.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// Its connection is closed when more would be read from it.
+    pub(super) fn give_up(&self) {
+        self.over.store(true, Ordering::Relaxed);
     }
 
     /// Something waits for it from now on, until as much is noted as taken.
@@ -196,6 +247,10 @@ pub struct Room {
 }
 
 impl Room {
+    fn bytes(&self) -> usize {
+        self.node.num_permits() * UNIT
+    }
+
     /// What of it the answer needs, which is known now and has `bytes`.
     pub fn shrunk_to(mut self, bytes: usize) -> Option<Untaken> {
         if bytes <= SMALL_BYTES_MAX {
@@ -256,6 +311,10 @@ impl Counted {
         std::mem::take(&mut *self.lock())
     }
 
+    fn bytes(&self) -> usize {
+        self.lock().iter().map(|untaken| untaken.0.bytes()).sum()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Vec<Untaken>> {
         self.untaken.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -265,11 +324,16 @@ impl Counted {
 pub fn hold(mut response: http::Response<Body>) -> http::Response<Body> {
     match response.extensions_mut().remove::<Counted>() {
         None => response,
-        Some(counted) => response.map(|body| Body::new(CountedBody { body, counted })),
+        Some(counted) if counted.bytes() < LARGE_BYTES_MIN => {
+            response.map(|body| Body::new(CountedBody { body, counted }))
+        }
+        // Only of an answer of one message the room is known before it is asked for its bytes.
+        Some(counted) => response.map(|body| Body::new(LargeBody::Known(CountedBody { body, counted }))),
     }
 }
 
 /// A body whose messages may have room.
+#[derive(Default)]
 struct CountedBody {
     body: Body,
     counted: Counted,
@@ -294,6 +358,60 @@ impl http_body::Body for CountedBody {
     }
 }
 
+/// A body of one large message that is known.
+enum LargeBody {
+    Known(CountedBody),
+    /// Off the async threads. It holds the room also when nobody waits for it any more.
+    Encoding(BoxFuture<'static, io::Result<Encoded>>),
+    /// What comes behind the message.
+    Rest(CountedBody),
+}
+
+/// The next frame of a body, if it is there, and the rest.
+type Encoded = (Option<Option<Result<Frame<Bytes>, Status>>>, CountedBody);
+
+async fn encode(mut body: CountedBody) -> io::Result<Encoded> {
+    let encode = move || {
+        let frame = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut body), cx)).now_or_never();
+        (frame, body)
+    };
+    task::blocking(encode).await
+}
+
+impl http_body::Body for LargeBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            match &mut *self {
+                LargeBody::Known(body) => {
+                    let encoding = encode(std::mem::take(body)).boxed();
+                    *self = LargeBody::Encoding(encoding);
+                }
+                LargeBody::Encoding(encoding) => {
+                    let encoded = ready!(encoding.as_mut().poll(cx));
+                    let (frame, rest) = encoded.unwrap_or_else(|error| {
+                        (Some(Some(Err(Status::unavailable(error.to_string())))), CountedBody::default())
+                    });
+                    *self = LargeBody::Rest(rest);
+                    if let Some(frame) = frame {
+                        return Poll::Ready(frame);
+                    }
+                }
+                LargeBody::Rest(body) => return Pin::new(body).poll_frame(cx),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            LargeBody::Known(_) | LargeBody::Encoding(_) => false,
+            LargeBody::Rest(body) => body.is_end_stream(),
+        }
+    }
+}
+
 fn held(bytes: Bytes, untaken: Vec<Untaken>) -> Bytes {
     match untaken.is_empty() {
         true => bytes,
@@ -315,7 +433,6 @@ impl AsRef<[u8]> for Held {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::time::Duration;
 
     use http_body::Body as _;
@@ -372,12 +489,12 @@ mod tests {
 
     /// Bytes that are free on the node for all answers, and of the reader's share.
     fn free(room: &AnswerRoom, reader: &Reader) -> (usize, usize) {
-        (room.0.any.available_permits() * UNIT, reader.share.any.available_permits() * UNIT)
+        (room.parts.any.available_permits() * UNIT, reader.share.any.available_permits() * UNIT)
     }
 
     /// The same of the gets' part.
     fn free_for_gets(room: &AnswerRoom, reader: &Reader) -> (usize, usize) {
-        (room.0.gets.available_permits() * UNIT, reader.share.gets.available_permits() * UNIT)
+        (room.parts.gets.available_permits() * UNIT, reader.share.gets.available_permits() * UNIT)
     }
 
     fn message(bytes: usize) -> v1::GetResponse {
@@ -440,22 +557,41 @@ mod tests {
         let (node, reader): (AnswerRoom, Arc<Reader>) = Default::default();
         let small = node.response_of_get(&reader, message(9)).expect("a small answer");
         assert!(small.extensions().is_empty(), "expected a small answer not to be counted");
-        let (_, _, extensions) = node.response_of_get(&reader, message(9 * UNIT)).expect("an empty room").into_parts();
-        let mut response = http::Response::new(Body::new("the message".to_owned()));
-        *response.extensions_mut() = extensions;
-        let mut body = hold(response).into_body();
-        assert!(reader.is_awaited(), "expected the reader to be awaited before HTTP/2 asks for the bytes");
-        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.expect("a frame").expect("no error");
-        drop(body);
-        let (front, back) = {
-            let bytes = frame.into_data().expect("data");
-            (bytes.slice(..3), bytes.slice(3..))
-        };
-        assert_eq!((&front[..], &back[..]), (&b"the"[..], &b" message"[..]));
-        drop(front);
-        assert!(reader.is_awaited() && free_for_gets(&node, &reader).0 < GETS_BYTES_MAX - 9 * UNIT);
-        drop(back);
-        assert!(!reader.is_awaited());
-        assert_eq!(free_for_gets(&node, &reader), (GETS_BYTES_MAX, GETS_SHARE_BYTES_MAX));
+        // The larger one is encoded off the async threads.
+        for bytes in [9 * UNIT, 2 * LARGE_BYTES_MIN] {
+            let (_, _, extensions) = node.response_of_get(&reader, message(bytes)).expect("an empty room").into_parts();
+            let mut response = http::Response::new(Body::new("the message".to_owned()));
+            *response.extensions_mut() = extensions;
+            let mut body = hold(response).into_body();
+            assert!(reader.is_awaited(), "expected the reader to be awaited before HTTP/2 asks for the bytes");
+            let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.expect("a frame").expect("no error");
+            drop(body);
+            let (front, back) = {
+                let bytes = frame.into_data().expect("data");
+                (bytes.slice(..3), bytes.slice(3..))
+            };
+            assert_eq!((&front[..], &back[..]), (&b"the"[..], &b" message"[..]));
+            drop(front);
+            assert!(reader.is_awaited() && free_for_gets(&node, &reader).0 < GETS_BYTES_MAX - bytes);
+            drop(back);
+            assert!(!reader.is_awaited());
+            assert_eq!(free_for_gets(&node, &reader), (GETS_BYTES_MAX, GETS_SHARE_BYTES_MAX));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_of_the_largest_are_read_at_a_time() {
+        let (node, reader): (AnswerRoom, Arc<Reader>) = Default::default();
+        let deadline = clock::now() + Duration::from_secs(5);
+        let small = node.reserve(&reader, 9 * UNIT, deadline).await.expect("an empty room");
+        let largest = node.reserve(&reader, mvcc::ANSWER_BYTES_MAX + PAIR, deadline).await.expect("room for it");
+        let read = async |room| node.turn_to_read(room, deadline).await.map(|turn| turn.is_some());
+        assert_eq!((read(None).await, read(Some(&small)).await), (Ok(false), Ok(false)));
+        let turn = async || node.turn_to_read(Some(&largest), deadline).await.expect("a turn");
+        let turns = [turn().await, turn().await];
+        assert_eq!(read(Some(&small)).await, Ok(false), "expected what is small not to wait");
+        assert_eq!((read(Some(&largest)).await, clock::now() >= deadline), (Err(Error::DeadlinePassed), true));
+        drop(turns);
+        assert_eq!(read(Some(&largest)).await, Ok(true));
     }
 }

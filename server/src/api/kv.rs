@@ -132,7 +132,8 @@ impl Call {
         mvcc::check(&op, &self.serving.limits)?;
         let pinned = self.serving.router.scan(&self.keyspace, consistency, self.deadline).await?;
         let room = self.room_for_answer(&op).await?;
-        let Reply::Txn { succeeded, replies } = pinned.read_txn(op).await? else {
+        let turn = self.serving.answers.turn_to_read(room.as_ref(), self.deadline).await?;
+        let Reply::Txn { succeeded, replies } = pinned.read_txn(op, turn).await? else {
             return Err(Error::Broken { why: "an answer to another question".into() });
         };
         let message = v1::TxnResponse {

@@ -363,7 +363,10 @@ async fn install(
     let (partition, replica) = (raft.partition, raft.replica);
     info!(%partition, %replica, "receiving a snapshot from {from}");
     let installed = match receive(&raft, turn, rows.store(), chunks).await {
-        Ok(()) => raft.install(head, rows).await.map_err(Status::internal),
+        Ok(()) => {
+            info!(%partition, %replica, "snapshot received, installing it");
+            raft.install(head, rows).await.map_err(Status::internal)
+        }
         Err(status) => Err(status),
     };
     installed.inspect_err(|status| warn!(%partition, %replica, "snapshot not installed: {}", status.message()))

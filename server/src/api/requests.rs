@@ -3,22 +3,30 @@
 //! Each request costs its stream, its task and a small answer, whatever it asks for, also while it is answered and not
 //! taken. So each takes a [`Place`] before anything is done, and the place travels: with the future that answers it, then
 //! with the body, and with the bytes ([`Held`]) that HTTP/2 drops when it has written them, or when their stream or
-//! connection has ended.
+//! connection has ended. An answer that is a head alone, such as an error, has it in a value of that head ([`HeldHead`]).
 //!
-//! A connection may have an eighth as many places as are free, and a few in any case. So one alone takes a ninth of all;
+//! A connection may have a quarter as many places as are free, and a few in any case. So one alone takes a fifth of all;
 //! when others have taken all, who asks for little is served all the same. Those that take nothing are closed before long
 //! (`accept.rs`): bytes in HTTP/2's hands wait for their reader.
+//!
+//! A request without a place is refused, and its answer is counted in the same way ([`Refusal`]): it costs HTTP/2 less, but
+//! not little. Whoever is refused while all connections have too many such answers under way, and has more than a few
+//! itself, is over: its connection is closed (`accept.rs`).
 //!
 //! Invariants:
 //!
 //! * Without a place nothing is done.
 //! * There are never more places than [`REQUESTS_MAX`] and [`OWN_MIN`] for each connection.
 //! * Nobody waits for a place.
-//! * A place is given back once, when the last of its request's parts is dropped.
+//! * A place is given back once, when the last of its request's parts is dropped; so is a refusal.
+//! * A refusal is answered once all of its request has come. HTTP/2 resets what comes behind an answer, and ends a connection
+//!   it has to do that too often on (`node.rs`): so a client that only asks for too much never loses its connection by that.
 //!
-//! Left out: what peers ask. The heads of answers without a body, such as errors: windows do not hold them back, and a
-//! socket that takes nothing has its connection closed. Until then `--streams-max` bounds them.
+//! Left out: what peers ask. The trailers of an answer that has a body: windows do not hold them back, and a socket that
+//! takes nothing has its connection closed. Until then `--streams-max` bounds them. What a connection has sent in one turn
+//! (`accept.rs`) when it is over.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,7 +34,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{self, Either, Join, Map, Ready};
+use futures::future::{self, BoxFuture, Either, Join, Map, Ready};
+use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 use tonic::body::Body;
@@ -36,17 +45,27 @@ use crate::api::accept::Accepted;
 use crate::api::answers::Reader;
 use crate::error::Error;
 
-/// Requests that may be in hand, or answered and not taken, of all connections together, besides [`OWN_MIN`] of each.
-pub const REQUESTS_MAX: usize = 65_536;
+/// Requests that may be in hand, or answered and not taken, of all connections together, besides [`OWN_MIN`] of each. An
+/// answer that waits costs up to 13 KiB: its bytes, the 8 KiB the gRPC layer encodes into, and its stream.
+pub const REQUESTS_MAX: usize = 20_480;
 /// A connection may have this part of the free places.
-const SHARE: usize = 8;
-/// Requests that a connection may have in any case.
+const SHARE: usize = 4;
+/// Requests that a connection may have in any case, and refusals.
 pub const OWN_MIN: usize = 8;
+/// Refusals that may be under way or not taken, of all connections together, before one that gets more is over.
+pub const REFUSED_MAX: usize = 16_384;
 
 /// The places of a node, as a layer around what it serves clients with.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
-    taken: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
+}
+
+/// Of all connections together.
+#[derive(Debug, Default)]
+struct Counts {
+    taken: AtomicUsize,
+    refused: AtomicUsize,
 }
 
 impl<S> Layer<S> for Places {
@@ -61,17 +80,29 @@ impl Places {
     /// A place for a request of this reader's connection.
     ///
     /// # Errors
-    /// `Exhausted` when the connection has its share of them.
-    fn take(&self, reader: Arc<Reader>) -> Result<Arc<Place>, Error> {
-        let taken = self.taken.fetch_add(1, Ordering::Relaxed);
+    /// `Exhausted` when the connection has its share of them; counted as a refusal.
+    fn take(&self, reader: Arc<Reader>) -> Result<Arc<Place>, (Error, Refusal)> {
+        let taken = self.counts.taken.fetch_add(1, Ordering::Relaxed);
         let own = reader.requests.fetch_add(1, Ordering::Relaxed);
         // From here on both are given back.
         let place = Place { places: self.clone(), reader };
         let limit = (REQUESTS_MAX.saturating_sub(taken) / SHARE).max(OWN_MIN);
         match own < limit {
             true => Ok(Arc::new(place)),
-            false => Err(Error::Exhausted { what: "the connection's room for requests".into(), limit: limit as u64 }),
+            false => {
+                let error = Error::Exhausted { what: "the connection's room for requests".into(), limit: limit as u64 };
+                Err((error, self.refuse(place.reader.clone())))
+            }
         }
+    }
+
+    fn refuse(&self, reader: Arc<Reader>) -> Refusal {
+        let all = self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        let own = reader.refused.fetch_add(1, Ordering::Relaxed);
+        if all >= REFUSED_MAX && own >= OWN_MIN {
+            reader.give_up();
+        }
+        Refusal { places: self.clone(), reader }
     }
 }
 
@@ -85,7 +116,21 @@ pub struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.reader.requests.fetch_sub(1, Ordering::Relaxed);
-        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        self.places.counts.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request without a place whose answer is not written yet; counted until it is dropped.
+#[derive(Debug)]
+struct Refusal {
+    places: Places,
+    reader: Arc<Reader>,
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.reader.refused.fetch_sub(1, Ordering::Relaxed);
+        self.places.counts.refused.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -105,10 +150,11 @@ type Answering<F, E> = Map<Join<F, Ready<Arc<Place>>>, fn(Answered<E>) -> Placed
 impl<S> Service<http::Request<Body>> for Placing<S>
 where
     S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S::Error: 'static,
 {
     type Response = http::Response<PlacedBody>;
     type Error = S::Error;
-    type Future = Either<Answering<S::Future, S::Error>, Ready<Placed<S::Error>>>;
+    type Future = Either<Answering<S::Future, S::Error>, BoxFuture<'static, Placed<S::Error>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -120,16 +166,49 @@ where
                 let answered = future::join(self.inner.call(request), future::ready(place));
                 Either::Left(answered.map(placed::<S::Error> as fn(Answered<S::Error>) -> Placed<S::Error>))
             }
-            Err(error) => {
-                let refused = Status::from(error).into_http::<Body>();
-                Either::Right(future::ready(Ok(refused.map(|body| PlacedBody { body, place: None }))))
-            }
+            Err((error, refusal)) => Either::Right(refused::<S::Error>(request.into_body(), error, refusal).boxed()),
         }
     }
 }
 
 fn placed<E>((answer, place): Answered<E>) -> Placed<E> {
-    answer.map(|response| response.map(|body| PlacedBody { body, place: Some(place) }))
+    answer.map(|mut response| match http_body::Body::is_end_stream(response.body()) {
+        false => response.map(|body| PlacedBody { body, place: Some(place) }),
+        true => {
+            hold(response.headers_mut(), place);
+            response.map(|body| PlacedBody { body, place: None })
+        }
+    })
+}
+
+/// The answer to a request without a place, once all of it has come.
+async fn refused<E>(mut request: Body, error: Error, refusal: Refusal) -> Placed<E> {
+    while let Some(Ok(_)) = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut request), cx)).await {}
+    let mut response = Status::from(error).into_http::<Body>();
+    hold(response.headers_mut(), refusal);
+    Ok(response.map(|body| PlacedBody { body, place: None }))
+}
+
+/// Makes the head of an answer hold `what` until HTTP/2 has written it.
+fn hold(head: &mut HeaderMap, what: impl Send + 'static) {
+    if let Some(value) = head.values_mut().next() {
+        let bytes = Bytes::from_owner(HeldHead { value: value.clone(), _what: what });
+        *value = HeaderValue::from_maybe_shared(bytes).expect("these are the bytes of such a value");
+        // Any other value HTTP/2 may keep in a table, for the next head that has it.
+        value.set_sensitive(true);
+    }
+}
+
+/// A value of a head in HTTP/2's hands, and what the answer holds.
+struct HeldHead<T> {
+    value: HeaderValue,
+    _what: T,
+}
+
+impl<T> AsRef<[u8]> for HeldHead<T> {
+    fn as_ref(&self) -> &[u8] {
+        self.value.as_bytes()
+    }
 }
 
 /// A body whose bytes hold the place of their request.
@@ -187,8 +266,6 @@ impl Drop for Held {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use http_body::Body as _;
 
     use super::*;
@@ -198,21 +275,39 @@ mod tests {
         std::iter::from_fn(|| places.take(reader.clone()).ok()).collect()
     }
 
+    /// Places and refusals of all connections.
+    fn counts(places: &Places) -> (usize, usize) {
+        (places.counts.taken.load(Ordering::Relaxed), places.counts.refused.load(Ordering::Relaxed))
+    }
+
+    fn an_error() -> Error {
+        Error::Exhausted { what: "a test's room".into(), limit: 1 }
+    }
+
     #[test]
-    fn one_connection_takes_a_ninth_and_each_gets_a_few() {
+    fn one_connection_takes_a_fifth_and_each_gets_a_few() {
         let places = Places::default();
         let first = Arc::<Reader>::default();
         let alone = take_all(&places, &first);
-        assert!(alone.len().abs_diff(REQUESTS_MAX / (SHARE + 1)) <= 1, "expected a ninth, got {}", alone.len());
-        let refused = places.take(first.clone()).expect_err("a connection that has its share");
+        assert!(alone.len().abs_diff(REQUESTS_MAX / (SHARE + 1)) <= 1, "expected a fifth, got {}", alone.len());
+        let (refused, _) = places.take(first.clone()).expect_err("a connection that has its share");
         assert!(matches!(refused, Error::Exhausted { .. }), "{refused:?}");
-        assert_eq!(places.taken.load(Ordering::Relaxed), alone.len(), "what was refused must give its place back");
+        assert_eq!(counts(&places), (alone.len(), 0), "what was refused must give all back");
         let others: Vec<Vec<Arc<Place>>> = (0..120).map(|_| take_all(&places, &Arc::default())).collect();
-        let taken = places.taken.load(Ordering::Relaxed);
+        let (taken, _) = counts(&places);
         assert!(taken <= REQUESTS_MAX + others.len() * OWN_MIN, "expected the bound to be kept, got {taken}");
         assert_eq!(take_all(&places, &Arc::default()).len(), OWN_MIN, "expected so many for another connection");
         drop((alone, others));
-        assert_eq!((places.taken.load(Ordering::Relaxed), first.requests.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((counts(&places), first.requests.load(Ordering::Relaxed)), ((0, 0), 0));
+    }
+
+    #[test]
+    fn sixteen_connections_have_a_thousand_requests_each() {
+        let places = &Places::default();
+        let readers: [Arc<Reader>; 16] = Default::default();
+        let taken = readers.iter().flat_map(|reader| (0..1000).map(move |_| places.take(reader.clone())));
+        let taken: Vec<Arc<Place>> = taken.map(|place| place.expect("places for all")).collect();
+        assert_eq!(counts(places), (taken.len(), 0));
     }
 
     #[tokio::test]
@@ -224,9 +319,65 @@ mod tests {
         assert!(!reader.is_awaited(), "expected nothing to wait for its reader yet");
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.expect("a frame").expect("no error");
         drop(body);
-        assert!(reader.is_awaited() && places.taken.load(Ordering::Relaxed) == 1);
+        assert!(reader.is_awaited() && counts(&places) == (1, 0));
         assert_eq!(&frame.into_data().expect("data")[..], b"the message");
         assert!(!reader.is_awaited());
-        assert_eq!(places.taken.load(Ordering::Relaxed), 0);
+        assert_eq!(counts(&places), (0, 0));
+    }
+
+    #[test]
+    fn a_head_alone_holds_the_place() {
+        let (places, reader): (Places, Arc<Reader>) = Default::default();
+        let place = places.take(reader).expect("a free place");
+        let plain = Status::from(an_error()).into_http::<Body>();
+        let head = plain.headers().clone();
+        let answer: Answered<Status> = (Ok(plain), place);
+        let (parts, body) = placed(answer).expect("an answer").into_parts();
+        assert!(body.is_end_stream());
+        drop(body);
+        assert_eq!((parts.headers.clone(), counts(&places)), (head, (1, 0)));
+        drop(parts);
+        assert_eq!(counts(&places), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_waits_for_its_request_and_is_counted_until_it_is_written() {
+        let (places, reader): (Places, Arc<Reader>) = Default::default();
+        let (sender, request) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Status>>(1);
+        let request = Body::new(Coming(request));
+        let mut answer = Box::pin(refused::<Status>(request, an_error(), places.refuse(reader.clone())));
+        assert!(futures::poll!(&mut answer).is_pending(), "expected the rest of the request to be waited for");
+        sender.send(Ok(Frame::data(Bytes::from_static(b"the rest")))).await.expect("a reader");
+        drop(sender);
+        let response = answer.await.expect("an answer");
+        assert_eq!((counts(&places), reader.refused.load(Ordering::Relaxed)), ((0, 1), 1));
+        drop(response);
+        assert_eq!((counts(&places), reader.refused.load(Ordering::Relaxed)), ((0, 0), 0));
+    }
+
+    /// A request that is still coming.
+    struct Coming(tokio::sync::mpsc::Receiver<Result<Frame<Bytes>, Status>>);
+
+    impl http_body::Body for Coming {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            self.0.poll_recv(cx)
+        }
+    }
+
+    #[test]
+    fn who_is_refused_too_often_is_over() {
+        let places = Places::default();
+        let (many, few): (Arc<Reader>, Arc<Reader>) = Default::default();
+        let refusals: Vec<Refusal> = (0..REFUSED_MAX).map(|_| places.refuse(many.clone())).collect();
+        assert!(!many.is_over(), "expected so many to be counted and no more");
+        let mut others: Vec<Refusal> = (0..OWN_MIN).map(|_| places.refuse(few.clone())).collect();
+        assert!(!few.is_over(), "expected a few for each");
+        others.push(places.refuse(few.clone()));
+        assert!(few.is_over() && !many.is_over());
+        drop((refusals, others));
+        assert_eq!(counts(&places), (0, 0));
     }
 }

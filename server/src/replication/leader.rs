@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trefoil_causality::Revision;
 use trefoil_placement::NodeId;
 use trefoil_store::command::{
@@ -280,10 +280,15 @@ impl Scan {
         Ok(found.map_err(|error| broken(&self.raft, &error))??)
     }
 
-    /// Carries out a transaction that only reads.
-    pub async fn read_txn(&self, op: Op) -> Result<Reply, Error> {
+    /// Carries out a transaction that only reads. Its `turn`, if it needs one, is taken until the read ends, also when
+    /// nobody waits for it any more.
+    pub async fn read_txn(&self, op: Op, turn: Option<OwnedSemaphorePermit>) -> Result<Reply, Error> {
         let (read, store, mut head) = (self.read.clone(), self.view.store.clone(), self.head);
-        let find = move || mvcc::execute(&mut Overlay::new(read.as_ref()), store.number(), &mut head, &op);
+        let find = move || {
+            let found = mvcc::execute(&mut Overlay::new(read.as_ref()), store.number(), &mut head, &op);
+            drop(turn);
+            found
+        };
         let found = self.walk(find).await?;
         Ok(found.map_err(|error| broken(&self.raft, &error))??)
     }

@@ -39,9 +39,9 @@ pub const PROVOKED: [Case; 5] = [NO_QUORUM, READ_LATE, WRITE_LATE, QUEUE_FULL, N
 const ENTRIES_IN_FLIGHT: usize = 4;
 /// A value that fills a log entry on its own.
 const ENTRY_BYTES: usize = 600 << 10;
-/// More commands than may wait, and some, over connections that each may have 4096 requests at a time.
+/// More commands than may wait, and some, over connections that each may have some hundred requests when the others have.
 const FLOOD: usize = 17_000;
-const CONNECTIONS: usize = 8;
+const CONNECTIONS: usize = 32;
 /// Longer than a leader waits for the outcome of an entry.
 const LONG: Duration = Duration::from_secs(30);
 

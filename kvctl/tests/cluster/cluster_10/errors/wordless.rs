@@ -1,7 +1,8 @@
 //! The table "Without Trefoil's words": what a client meets below the API, and what the client library and `kvctl` say.
 //!
 //! An answer that does not come, or a connection that breaks, is `silent_leader.rs`'s; one that is not taken is
-//! `unread_answers.rs`'s, and requests that are cancelled are `many_requests.rs`'s.
+//! `unread_answers.rs`'s; one connection with too many refused requests is `server/src/api/requests.rs`'s and
+//! `server/src/api/accept.rs`'s.
 
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ const DOCUMENTED: [[&str; 4]; 10] = [
         "5; 3",
     ],
     [
-        "more than `--streams-max` requests of a connection, and than 1024, are cancelled before the server looks at them",
+        "more than 8 of its requests are being refused for want of room, and 16 384 of all connections",
         "the connection is closed",
         "a write: unknown; a read: not done",
         "5; 3",
