@@ -9,6 +9,7 @@
 //! * A node that ends by itself, or refuses to start, is noted as broken: no fault here gives it a reason to.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use trefoil_jepsen::generator::Dice;
 use trefoil_server::config::{Config, RawConfig};
@@ -19,7 +20,7 @@ use crate::disk::{Disk, Lost};
 use crate::faults::{Directory, Down, Kind};
 use crate::machine::{Machine, TRUE_RATE_PPM};
 use crate::network::{HostId, Network, Weather};
-use crate::parameters::{Parameters, Part, Unsynced, dice};
+use crate::parameters::{LimitParameters, Parameters, Part, Unsynced, dice};
 use crate::probes::{Probes, Rare};
 use crate::system;
 use crate::trace::Trace;
@@ -208,6 +209,11 @@ impl Cluster {
         self.nodes[node].machine.stand_still(still);
     }
 
+    /// Lets each sync of a node's disk take so much longer.
+    pub fn slow_disk(&mut self, node: usize, by_ms: u64) {
+        self.nodes[node].disk.slow_down(Duration::from_millis(by_ms));
+    }
+
     /// Moves a node's wall clock.
     pub fn move_wall_clock(&mut self, node: usize, by_ms: i64) {
         self.nodes[node].machine.move_wall_clock(by_ms);
@@ -297,7 +303,19 @@ fn config(place: usize, parameters: &Parameters) -> Config {
         initial_cluster: Some(list.join(",")),
         log_entries_kept: Some(parameters.log_entries_kept),
         verify_interval_s: Some(parameters.verify_interval_s),
-        ..RawConfig::default()
+        ..parameters.limits.as_ref().map(limited).unwrap_or_default()
     })
     .expect("a sound configuration")
+}
+
+fn limited(limits: &LimitParameters) -> RawConfig {
+    RawConfig {
+        message_bytes_max: Some(limits.message_bytes_max),
+        key_bytes_max: Some(limits.key_bytes_max),
+        txn_ops_max: Some(limits.txn_ops_max),
+        streams_max: Some(limits.streams_max),
+        log_bytes_kept: Some(limits.log_bytes_kept),
+        bulk_bytes_per_second: Some(limits.bulk_bytes_per_second),
+        ..RawConfig::default()
+    }
 }

@@ -34,6 +34,8 @@ pub struct Lost {
 /// See the file's head.
 pub struct Disk {
     engine: MemoryEngine,
+    /// How long a sync takes when nothing is wrong.
+    sync: Duration,
     mark: Arc<Mutex<Marks>>,
     /// The mark as it was before: what a loss of power may leave.
     old_mark: Marks,
@@ -47,19 +49,25 @@ impl Disk {
         let engine = MemoryEngine::with_sync_delay(sync);
         let mark = Mark::fresh_file(0);
         let old_engine = forgetful.then(|| engine.crash(0));
-        Disk { engine, mark: Arc::new(Mutex::new(mark)), old_mark: mark, old_engine }
+        Disk { engine, sync, mark: Arc::new(Mutex::new(mark)), old_mark: mark, old_engine }
     }
 
     /// Another one that holds what this one holds now.
     pub fn copy(&self) -> Disk {
         let mark = self.mark_file();
         let engine = self.engine.crash(self.engine.unsynced_batches());
-        Disk { engine, mark: Arc::new(Mutex::new(mark)), old_mark: mark, old_engine: None }
+        engine.set_sync_delay(self.sync);
+        Disk { engine, sync: self.sync, mark: Arc::new(Mutex::new(mark)), old_mark: mark, old_engine: None }
     }
 
     /// An empty one that is as fast.
     pub fn emptied(&self) -> Disk {
-        Disk::new(self.engine.sync_delay().unwrap_or_default(), false)
+        Disk::new(self.sync, false)
+    }
+
+    /// Lets syncs that begin from now on take so much longer than they do when nothing is wrong.
+    pub fn slow_down(&self, by: Duration) {
+        self.engine.set_sync_delay(self.sync + by);
     }
 
     /// What the node's process sees.
@@ -72,17 +80,25 @@ impl Disk {
     /// # Errors
     /// It has lost what was synced, or holds what cannot be read.
     pub fn open(&self) -> Result<OpenDisk, String> {
-        let found = stored_position(&self.engine).map_err(|error| error.to_string())?;
+        let found = self.position()?;
         let mark = self.mark_position()?;
         if mark > found {
             return Err(format!("lost tail: found {found}, mark {mark}"));
         }
         let beginning = begin(&self.engine).map_err(|error| error.to_string())?;
-        let position = stored_position(&self.engine).map_err(|error| error.to_string())?;
+        let position = self.position()?;
         let mark = MarkSlots::open(MarkKept::Memory(self.mark.clone()), beginning.storage.0);
         let mut mark = mark.map_err(|error| error.to_string())?;
         mark.note(position).map_err(|error| error.to_string())?;
         Ok(OpenDisk { engine: Arc::new(self.engine.clone()), mark, position, beginning, lock: None })
+    }
+
+    /// The writer's position, of all that was written.
+    ///
+    /// # Errors
+    /// What is stored is malformed.
+    pub fn position(&self) -> Result<u64, String> {
+        stored_position(&self.engine).map_err(|error| error.to_string())
     }
 
     /// The position the mark speaks of.
@@ -122,6 +138,10 @@ impl Disk {
             Some(old) => (old.crash(0), self.old_mark),
             None => (self.engine.crash(kept), *dice.pick(&[newest, self.old_mark, torn])),
         };
+        // A fault may have slowed it down, or healed it, since what is left was remembered.
+        if let Some(delay) = self.engine.sync_delay() {
+            engine.set_sync_delay(delay);
+        }
         let torn_mark = mark == torn && ![newest, self.old_mark].contains(&torn);
         self.engine = engine;
         self.old_mark = mark;
@@ -176,6 +196,18 @@ mod tests {
         assert!(seen.contains(&vec![true, true]) && seen.contains(&vec![true, false]));
         assert!(seen.iter().all(|found| found[0]), "what was synced is there");
         assert!((0..20).all(|seed| found_after_power_loss(Unsynced::AllLost, seed) == [true, false]));
+    }
+
+    #[test]
+    fn a_slow_disk_is_slow_also_after_a_loss_of_power_and_its_copy_is_not() {
+        let ms = Duration::from_millis;
+        let mut disk = Disk::new(ms(1), false);
+        disk.slow_down(ms(100));
+        disk.lose_power(Unsynced::AllLost, &mut Dice::new(1));
+        assert_eq!(disk.engine().sync_delay(), Some(ms(101)));
+        assert_eq!(disk.copy().engine().sync_delay(), Some(ms(1)));
+        disk.slow_down(Duration::ZERO);
+        assert_eq!(disk.engine().sync_delay(), Some(ms(1)));
     }
 
     #[test]

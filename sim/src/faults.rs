@@ -43,6 +43,8 @@ pub enum Kind {
     Slow,
     /// A node's wall clock jumps, for good.
     ClockJump,
+    /// Each sync of a node's disk takes longer.
+    SlowDisk,
     /// A node comes back with an empty directory, once in a run.
     Wipe,
     /// A node comes back with a copy of its directory from before its last two starts, once in a run.
@@ -50,7 +52,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All that seeds choose from; the others leave a cluster with a node less for good.
+    /// What seeds choose their few from. Slow disks come beside them (`parameters.rs`); the others leave a cluster with a
+    /// node less for good.
     pub const ALL: [Kind; 12] = [
         Kind::Kill,
         Kind::PowerLoss,
@@ -81,6 +84,7 @@ impl Kind {
             Kind::CutClients => "cut-clients",
             Kind::Slow => "slow",
             Kind::ClockJump => "clock-jump",
+            Kind::SlowDisk => "slow-disk",
             Kind::Wipe => "wipe",
             Kind::OldCopy => "old-copy",
         }
@@ -109,6 +113,7 @@ pub enum Effect {
     Cut { ways: Vec<Way> },
     Slow { ways: Vec<Way>, by_ms: u64 },
     Jump { node: usize, by_ms: i64 },
+    SlowDisk { node: usize, by_ms: u64 },
     Replace { node: usize, by: Directory },
 }
 
@@ -166,7 +171,8 @@ fn replaces(kind: Kind) -> Option<Directory> {
         | Kind::Halves
         | Kind::CutClients
         | Kind::Slow
-        | Kind::ClockJump => None,
+        | Kind::ClockJump
+        | Kind::SlowDisk => None,
     }
 }
 
@@ -205,6 +211,7 @@ fn effect(kind: Kind, nodes: usize, dice: &mut Dice) -> Effect {
             Effect::Slow { ways, by_ms: 20 + dice.below(400) }
         }
         Kind::ClockJump => Effect::Jump { node, by_ms: dice.below(120_001) as i64 - 60_000 },
+        Kind::SlowDisk => Effect::SlowDisk { node, by_ms: *dice.pick(&[100, 400, 1_500]) },
         Kind::Wipe => Effect::Replace { node, by: Directory::Empty },
         Kind::OldCopy => Effect::Replace { node, by: Directory::OldCopy },
     }
@@ -233,6 +240,8 @@ pub struct Wanted {
     pub down: BTreeMap<usize, Down>,
     pub still: BTreeSet<usize>,
     pub links: BTreeMap<Way, Trouble>,
+    /// How much longer a sync of this node's disk takes.
+    pub slow_disks: BTreeMap<usize, u64>,
 }
 
 impl Wanted {
@@ -260,6 +269,9 @@ impl Wanted {
                 Effect::Slow { ways, by_ms } => {
                     ways.iter().for_each(|way| wanted.links.entry(*way).or_default().slower_ms += by_ms);
                 }
+                Effect::SlowDisk { node, by_ms } => {
+                    *wanted.slow_disks.entry(*node).or_default() += by_ms;
+                }
                 // It is done once, when the fault begins.
                 Effect::Jump { .. } => {}
             }
@@ -281,11 +293,14 @@ mod tests {
 
     #[test]
     fn faults_come_in_time_and_name_who_is_there() {
-        for planned in all(&Kind::ALL) {
+        for planned in all(&Kind::ALL).into_iter().chain(all(&[Kind::SlowDisk])) {
             assert!(1000 <= planned.from_ms && planned.from_ms < planned.to_ms && planned.to_ms <= 60_000);
             let hosts: Vec<usize> = match planned.effect {
                 Effect::Down { nodes, .. } => nodes,
-                Effect::Still { node } | Effect::Jump { node, .. } | Effect::Replace { node, .. } => vec![node],
+                Effect::Still { node }
+                | Effect::Jump { node, .. }
+                | Effect::SlowDisk { node, .. }
+                | Effect::Replace { node, .. } => vec![node],
                 Effect::Cut { ways } | Effect::Slow { ways, .. } => {
                     assert!(
                         !ways.is_empty()
@@ -325,10 +340,13 @@ mod tests {
         let power = Effect::Down { nodes: vec![0, 1], how: Down::Unpowered };
         let cut = Effect::Cut { ways: vec![way] };
         let slow = Effect::Slow { ways: vec![way], by_ms: 5 };
-        let both = Wanted::of([&power, &kill, &cut, &slow, &slow]);
+        let slow_disk = Effect::SlowDisk { node: 2, by_ms: 100 };
+        let both = Wanted::of([&power, &kill, &cut, &slow, &slow, &slow_disk, &slow_disk]);
         assert_eq!(both.down, BTreeMap::from([(0, Down::Unpowered), (1, Down::Unpowered)]));
         assert_eq!(both.links, BTreeMap::from([(way, Trouble { cut: true, slower_ms: 10 })]));
-        let less = Wanted::of([&kill, &slow]);
+        assert_eq!(both.slow_disks, BTreeMap::from([(2, 200)]));
+        let less = Wanted::of([&kill, &slow, &slow_disk]);
+        assert_eq!(less.slow_disks, BTreeMap::from([(2, 100)]));
         assert_eq!(less.down, BTreeMap::from([(0, Down::Killed)]));
         assert_eq!(less.links, BTreeMap::from([(way, Trouble { cut: false, slower_ms: 5 })]));
         assert_eq!(Wanted::of([]), Wanted::default());

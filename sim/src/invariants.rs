@@ -3,6 +3,7 @@
 //! * The mark is never above what would be found after a loss of power.
 //! * A term has one leader.
 //! * What one replica has applied at an index, every replica of its partition applies there, for ever.
+//! * Within a life of a node no log loses, or has replaced, an entry that was applied anywhere.
 //! * Within a life of a node no replica's applied index goes back, and it never passes the end of its log.
 //! * Within a life of a node no replica's vote goes back to an earlier term.
 //! * Within a life of a node it takes no other directory for a peer's, and no earlier start of it for its newest.
@@ -97,8 +98,9 @@ impl Invariants {
         for seen in replicas(disk.engine())? {
             let Seen { replica, partition, term, applied, .. } = &seen;
             line.push_str(&format!(" {replica} of {partition} at term {term}, applied {applied:?};"));
-            self.probe(node, disk.engine(), &seen)?;
-            self.check(node, disk.engine(), seen).map_err(|why| format!("n{}: {why}", node + 1))?;
+            let looked = self.probe(node, disk.engine(), &seen);
+            let looked = looked.and_then(|()| self.check(node, disk.engine(), seen));
+            looked.map_err(|why| format!("n{}: {why}", node + 1))?;
         }
         Ok(Some(line))
     }
@@ -117,6 +119,9 @@ impl Invariants {
     }
 
     /// Counts the rare states that a look at a replica shows. Comes before what is known of it is replaced.
+    ///
+    /// # Errors
+    /// Its log has lost what it must keep.
     fn probe(&mut self, node: usize, engine: &MemoryEngine, seen: &Seen) -> Result<(), String> {
         let (partition, term) = (seen.partition, seen.term);
         if seen.leader.is_some() && !self.leaders.contains_key(&(partition, term)) {
@@ -131,15 +136,38 @@ impl Invariants {
         let life = self.nodes.entry(node).or_default();
         let switched = life.applied.get(&seen.replica).is_some_and(|(store, _)| *store != seen.store);
         self.probes.count(Rare::SnapshotReceived, u64::from(switched));
+        let own = life.applied.get(&seen.replica).map(|(_, applied)| *applied);
         let before = match &seen.last {
             Some(last) => life.last.insert(seen.replica, last.clone()),
             None => life.last.remove(&seen.replica),
         };
         if let Some((index, entry)) = before.filter(|(index, _)| Some(*index) > seen.purged) {
             let now = get(engine, Family::Log, &key::log::entry(seen.replica, index))?;
-            self.probes.count(Rare::LogTruncated, u64::from(now != Some(entry)));
+            if now.as_ref() != Some(&entry) {
+                self.probes.count(Rare::LogTruncated, 1);
+                self.check_truncated(engine, seen, (index, &entry), own)?;
+            }
         }
         Ok(())
+    }
+
+    /// A log has lost its last entry, or has another one there: none that was applied may be among what is gone. A log is
+    /// cut from its end, so what this replica has itself applied stays if the newest of that does. `own`: up to where.
+    fn check_truncated(
+        &self,
+        engine: &MemoryEngine,
+        seen: &Seen,
+        (last, entry): (u64, &Bytes),
+        own: Option<u64>,
+    ) -> Result<(), String> {
+        let applied = |index: u64| self.applied.get(&(seen.partition, index));
+        let lost = |index: u64| Err(format!("the log of {} has lost entry {index}, which was applied", seen.replica));
+        if applied(last) == Some(entry) {
+            return lost(last);
+        }
+        let Some(own) = own.filter(|own| Some(*own) > seen.purged) else { return Ok(()) };
+        let now = get(engine, Family::Log, &key::log::entry(seen.replica, own))?;
+        if applied(own).is_none_or(|row| now.as_ref() == Some(row)) { Ok(()) } else { lost(own) }
     }
 
     fn check(&mut self, node: usize, engine: &MemoryEngine, seen: Seen) -> Result<(), String> {

@@ -2,13 +2,15 @@
 //!
 //! A run has two phases. In the first clients load the cluster while faults come and go as the seed says; whatever
 //! happens, nothing wrong may be seen. Then everything is healed, and the cluster must serve and converge within a
-//! bound. Server and client library are the ones that are shipped; the world they run in is not.
+//! bound; if the faults were so dense that too little was answered for a verdict, the load goes on for a while first,
+//! which takes from that bound. Server and client library are the ones that are shipped; the world they run in is not.
 //!
 //! The modules, in the order to read them: [`parameters`] makes a run of a seed; [`network`], [`disk`] and [`machine`]
 //! are the world, and [`system`] is what libraries see that do not ask it; [`cluster`] has nodes in it; [`faults`] plans
-//! and [`nemesis`] acts; [`clients`] ask and [`liveness`] asks last; [`invariants`], the chaos harness's checkers and
-//! [`session`] judge; [`trace`] tells two runs apart, and [`probes`] what rare states they reach. [`profiles`] are runs in
-//! which a planted bug comes to light. [`shrink`] makes red runs smaller, and [`ledger`] keeps what many came to.
+//! and [`nemesis`] acts; [`clients`] ask and [`liveness`] asks last, some by [`direct`]; [`invariants`], the chaos
+//! harness's checkers, [`session`] and [`folders`] judge; [`trace`] tells two runs apart, and [`probes`] what rare states
+//! they reach. [`profiles`] are runs in which a planted bug comes to light. [`shrink`] makes red runs smaller, and
+//! [`ledger`] keeps what many came to.
 //!
 //! Invariants:
 //!
@@ -19,8 +21,10 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod direct;
 pub mod disk;
 pub mod faults;
+pub mod folders;
 pub mod invariants;
 pub mod ledger;
 pub mod liveness;
@@ -43,7 +47,7 @@ use futures::future;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use trefoil_jepsen::checker::{Valid, Verdict, worst};
-use trefoil_jepsen::coverage;
+use trefoil_jepsen::coverage::{self, Floor, Gate};
 use trefoil_jepsen::history::{Outcome, What, pair};
 use trefoil_jepsen::outcome::Access;
 use trefoil_jepsen::with_workload;
@@ -52,8 +56,9 @@ use trefoil_world::task;
 
 use crate::clients::{Asking, Book, Load};
 use crate::cluster::Cluster;
+use crate::folders::Folders;
 use crate::invariants::Invariants;
-use crate::liveness::Converged;
+use crate::liveness::{CONVERGED_IN, Converged};
 use crate::nemesis::{Nemesis, Noted};
 use crate::parameters::{Parameters, Part, dice};
 use crate::probes::{Probes, Rare};
@@ -64,6 +69,9 @@ use crate::trace::Trace;
 
 /// How much longer than its bound the liveness phase may take to end: calls that were begun have their own deadline.
 const ENDED_IN: Duration = Duration::from_secs(15);
+/// How long after the last fault the load goes on at most when it has shown too little, and how often that is asked.
+const LONGER_MAX_MS: u64 = 20_000;
+const LONGER_STEP_MS: u64 = 100;
 
 /// A bug that is there on purpose, to show that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +124,7 @@ struct Run<W: Workload> {
     invariants: Invariants,
     book: Book<W::Call, W::Reply>,
     session: Option<Watched>,
+    folders: Option<Folders>,
     trace: Trace,
     /// Invariants that do not hold: with the first one the run is over.
     violations: Vec<String>,
@@ -134,6 +143,7 @@ impl<W: Workload + Default> Run<W> {
             invariants: Invariants::default(),
             book: book(trace.clone()),
             session: None,
+            folders: None,
             trace,
             violations: Vec::new(),
             probes: Probes::default(),
@@ -152,17 +162,41 @@ impl<W: Workload + Default> Run<W> {
         }
         let noted = self.nemesis.heal_all(&mut self.cluster);
         self.note(noted);
-        let converged = self.converge(load, asking);
+        let healed_ms = self.cluster.now_ms();
+        self.go_on_longer(healed_ms + LONGER_MAX_MS);
+        let converged = self.converge(load, asking, healed_ms);
         self.judge(converged)
+    }
+
+    /// Lets the load go on until it has shown enough, or until then.
+    fn go_on_longer(&mut self, until_ms: u64) {
+        while self.cluster.now_ms() < until_ms && !self.is_broken() && self.lacks() {
+            (0..LONGER_STEP_MS).for_each(|_| self.step());
+        }
+    }
+
+    /// Whether too little was answered for a verdict so far.
+    fn lacks(&self) -> bool {
+        let gates = coverage::successes::<W>(&pair(&self.book.events()), Floor::SEED);
+        !gates.iter().all(Gate::is_met) || self.watchers().iter().any(|verdict| verdict.valid == Valid::Unknown)
+    }
+
+    /// What those found who watch beside the load.
+    fn watchers(&self) -> Vec<Verdict> {
+        let session = self.session.iter().map(Watched::verdict);
+        session.chain(self.folders.iter().map(Folders::verdict)).collect()
     }
 
     /// Starts all nodes and the load.
     fn begin(&mut self) -> (Load<W>, Asking<W>) {
         (0..self.cluster.size()).for_each(|node| self.cluster.start(node));
-        let Run { parameters, cluster, book, session, .. } = self;
+        let Run { parameters, cluster, book, session, folders, .. } = self;
         let endpoints = cluster.endpoints();
         *session = parameters.session.as_ref().map(|how| {
             cluster.clients.run(async { Watched::start(how, &endpoints, dice(parameters.seed, Part::Session)) })
+        });
+        *folders = parameters.folders.as_ref().map(|how| {
+            cluster.clients.run(async { Folders::start(how, &endpoints, dice(parameters.seed, Part::Folders).split()) })
         });
         let mut choices = dice(parameters.seed, Part::Load);
         let begun = async {
@@ -203,14 +237,17 @@ impl<W: Workload + Default> Run<W> {
         !self.violations.is_empty() || !self.cluster.broken().is_empty()
     }
 
-    /// The liveness phase. Nothing is known about it when the run was over before.
-    fn converge(&mut self, load: Load<W>, asking: Asking<W>) -> Verdict {
+    /// The liveness phase: its bound counts from when all was healed. Nothing is known about it when the run was over
+    /// before.
+    fn converge(&mut self, load: Load<W>, asking: Asking<W>, healed_ms: u64) -> Verdict {
         const CHECKER: &str = "liveness";
         self.session.iter().for_each(Watched::stop);
+        self.folders.iter().for_each(Folders::stop);
         let (endpoints, outcasts) = (self.cluster.endpoints(), self.cluster.outcasts());
-        let start = future::lazy(|_| task::spawn(liveness::converge(load, asking, endpoints, outcasts)));
+        let within = CONVERGED_IN - Duration::from_millis(self.cluster.now_ms() - healed_ms);
+        let start = future::lazy(|_| task::spawn(liveness::converge(load, asking, endpoints, outcasts, within)));
         let converging: JoinHandle<Result<Converged, String>> = self.cluster.clients.run(start);
-        let until_ms = self.cluster.now_ms() + (liveness::CONVERGED_IN + ENDED_IN).as_millis() as u64;
+        let until_ms = healed_ms + (CONVERGED_IN + ENDED_IN).as_millis() as u64;
         while !converging.is_finished() && !self.is_broken() && self.cluster.now_ms() < until_ms {
             self.step();
         }
@@ -239,15 +276,19 @@ impl<W: Workload + Default> Run<W> {
         self.probes.count(Rare::UnknownWrite, writes as u64);
         self.probes.add(self.cluster.probes());
         self.probes.add(self.invariants.probes());
+        self.probes.count(Rare::ContextElsewhere, self.folders.as_ref().map_or(0, Folders::elsewhere));
+        if self.session.is_some() {
+            self.probes.count(Rare::SessionLeaderChange, self.invariants.probes().times(Rare::LeaderChange));
+        }
         let counts = coverage::counted::<W>(&operations);
         let mut verdicts = vec![
             coverage::nothing_found("invariants", &self.violations),
             coverage::nothing_found("nodes", self.cluster.broken()),
             converged,
-            coverage::verdict(coverage::unsuccessful(&counts)),
+            coverage::verdict(&coverage::successes::<W>(&operations, Floor::SEED)),
         ];
         verdicts.extend(W::check(&operations));
-        verdicts.extend(self.session.as_ref().map(Watched::verdict));
+        verdicts.extend(self.watchers());
         for verdict in &verdicts {
             self.trace.line(self.cluster.now_ms(), format_args!("{}: {}", verdict.checker, verdict.valid));
         }

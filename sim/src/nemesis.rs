@@ -1,7 +1,7 @@
 //! Brings the planned faults about, heals them, and counts those that were seen in force.
 //!
-//! A fault on nodes is in force when it changed something about one of them; one on links when a packet met it. A fault
-//! nobody met proves nothing and is not counted.
+//! A fault on nodes is in force when it changed something about one of them; one on links when a packet met it; a slow
+//! disk when something was written to it meanwhile. A fault nobody met proves nothing and is not counted.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ pub struct Nemesis {
 
 struct Active {
     planned: Planned,
-    /// Packets its links' troubles had met when it began.
+    /// What had met it, or would have, before it began: packets of its links, writes to its disk.
     touched: u64,
     seen: bool,
 }
@@ -101,10 +101,11 @@ impl Nemesis {
         self.active = active;
         let mut noted = Vec::new();
         for Active { planned, touched: before, seen } in ended {
-            let met = touched(&planned.effect, cluster) - before;
+            // A loss of power takes what was written to a disk.
+            let met = touched(&planned.effect, cluster).saturating_sub(before);
             if met > 0 && !seen {
                 *self.in_force.entry(planned.kind).or_default() += 1;
-                noted.push((planned.kind, FaultPhase::InForce, format!("{met} packets met it")));
+                noted.push((planned.kind, FaultPhase::InForce, format!("met {met} times")));
             }
             noted.push((planned.kind, FaultPhase::Healed, String::new()));
         }
@@ -123,6 +124,10 @@ impl Nemesis {
             if still != stood {
                 cluster.stand_still(node, still);
             }
+            let slower = |wanted: &Wanted| wanted.slow_disks.get(&node).copied().unwrap_or(0);
+            if slower(&self.wanted) != slower(&before) {
+                cluster.slow_disk(node, slower(&self.wanted));
+            }
             match (self.wanted.down.get(&node), cluster.down(node)) {
                 (None, Some(_)) => cluster.start(node),
                 (Some(Down::Killed), None) => cluster.kill(node),
@@ -139,15 +144,17 @@ fn changes(effect: &Effect, cluster: &Cluster) -> bool {
         Effect::Down { nodes, how } => nodes.iter().any(|node| cluster.down(*node) < Some(*how)),
         Effect::Still { node } | Effect::Jump { node, .. } => cluster.runs(*node),
         Effect::Replace { node, by } => cluster.may_replace(*node, *by),
-        // Whether a packet meets it will be seen.
-        Effect::Cut { .. } | Effect::Slow { .. } => false,
+        // Whether a packet, or a write, meets it will be seen.
+        Effect::Cut { .. } | Effect::Slow { .. } | Effect::SlowDisk { .. } => false,
     }
 }
 
-/// How many packets the troubles of the fault's links have met.
+/// How many packets the troubles of the fault's links have met; of a disk, how much was ever written to it.
 fn touched(effect: &Effect, cluster: &Cluster) -> u64 {
     match effect {
         Effect::Cut { ways } | Effect::Slow { ways, .. } => ways.iter().map(|way| cluster.network.touched(*way)).sum(),
+        // A malformed position is for the invariants to find.
+        Effect::SlowDisk { node, .. } => cluster.disk(*node).0.position().unwrap_or(0),
         Effect::Down { .. } | Effect::Still { .. } | Effect::Jump { .. } | Effect::Replace { .. } => 0,
     }
 }

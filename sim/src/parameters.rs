@@ -1,7 +1,8 @@
 //! Everything a run is made of, from one number.
 //!
 //! Most seeds get few kinds of fault, some get all (swarm testing, Groce and others 2012): a fault that hides another
-//! one is not in all runs. Pure; printed with each run.
+//! one is not in all runs. A seed has a short run too, of few faults that end soon: another one, which is for tests that
+//! have little time. Pure; printed with each run.
 
 use std::time::Duration;
 
@@ -10,6 +11,9 @@ use trefoil_jepsen::workload::Name;
 
 use crate::faults::Kind;
 use crate::network::Weather;
+
+/// Kinds of faults of a short run: none hides another for long.
+const SHORT_KINDS_MAX: usize = 2;
 
 /// What a run is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,10 +30,14 @@ pub struct Parameters {
     pub unsynced: Unsynced,
     pub log_entries_kept: u64,
     pub verify_interval_s: u64,
+    /// Limits of the nodes that are far below those they have by default.
+    pub limits: Option<LimitParameters>,
     pub load: LoadParameters,
     pub faults: FaultParameters,
     /// Whether a session is watched as well, and how.
     pub session: Option<SessionParameters>,
+    /// Whether folders are kept as well, and how.
+    pub folders: Option<FolderParameters>,
     /// Nobody looks at the disks: what clients saw must tell.
     pub blind: bool,
     /// The load and the faults end after so much simulated time.
@@ -75,6 +83,27 @@ pub struct SessionParameters {
     pub pause_ms: u64,
 }
 
+/// How folders are kept: by how many owners, and how often each of them asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FolderParameters {
+    pub owners: usize,
+    /// The longest pause between two requests of one of them.
+    pub pause_ms: u64,
+}
+
+/// Settings of the nodes, each at or near the least it may be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitParameters {
+    pub message_bytes_max: usize,
+    pub key_bytes_max: usize,
+    /// The workloads' largest transactions fit.
+    pub txn_ops_max: usize,
+    /// Requests at a time on one connection.
+    pub streams_max: u32,
+    pub log_bytes_kept: usize,
+    pub bulk_bytes_per_second: usize,
+}
+
 /// Which faults there are, and how thick they come.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FaultParameters {
@@ -98,6 +127,11 @@ pub enum Part {
     Workload,
     Session,
     Unsynced,
+    Short,
+    Watched,
+    Folders,
+    Limits,
+    SlowDisks,
 }
 
 /// The choices of one part of a seed's run.
@@ -118,7 +152,7 @@ impl Parameters {
         let far = one_in(&mut dice, 4).then(|| (dice.below(nodes as u64) as usize, 20 + dice.below(60)));
         let skewed = one_in(&mut dice, 3);
         let wrong = one_in(&mut dice, 3);
-        Parameters {
+        let of_seed = Parameters {
             seed,
             workload: workload(seed),
             nodes,
@@ -128,13 +162,73 @@ impl Parameters {
             unsynced: unsynced(seed),
             log_entries_kept: *dice.pick(&[16, 32, 64, 200, 1000]),
             verify_interval_s: 2 + dice.below(10),
+            limits: limits(seed),
             load: load(&mut dice),
-            faults: faults(&mut dice),
+            faults: with_slow_disks(faults(&mut dice), seed),
             session: None,
+            folders: folders(seed),
             blind: false,
             safety_ms: 15_000 + dice.below(20_000),
-        }
+        };
+        Parameters { session: session(&of_seed), ..of_seed }
     }
+
+    /// The short run of the same seed.
+    pub fn shortened(self) -> Parameters {
+        let mut dice = dice(self.seed, Part::Short);
+        let mut kinds = self.faults.kinds;
+        dice.shuffle(&mut kinds);
+        kinds.truncate(SHORT_KINDS_MAX);
+        kinds.sort();
+        let faults = FaultParameters {
+            kinds,
+            from_ms: if one_in(&mut dice, 4) { 0 } else { 500 + dice.below(1_000) },
+            lasts_ms: *dice.pick(&[300, 1_000, 2_000]),
+            pause_ms: *dice.pick(&[1_000, 2_000]),
+        };
+        Parameters { faults, safety_ms: 4_000 + dice.below(3_000), ..self }
+    }
+
+    /// Whether every wall clock is right, and stays so.
+    fn clocks_are_right(&self) -> bool {
+        let right = |machine: &MachineParameters| machine.wall_offset_ms == 0;
+        self.machines.iter().all(right) && !self.faults.kinds.contains(&Kind::ClockJump)
+    }
+}
+
+/// Watched where clocks are right: log time follows the furthest one, and ends a session that is unused for long.
+fn session(of_seed: &Parameters) -> Option<SessionParameters> {
+    let mut dice = dice(of_seed.seed, Part::Watched);
+    let watched = one_in(&mut dice, 3) && of_seed.clocks_are_right();
+    watched.then(|| SessionParameters { readers: 1, pause_ms: *dice.pick(&[100, 200, 400]) })
+}
+
+fn folders(seed: u64) -> Option<FolderParameters> {
+    let mut dice = dice(seed, Part::Folders);
+    one_in(&mut dice, 3).then(|| FolderParameters { owners: 2, pause_ms: *dice.pick(&[100, 200, 400]) })
+}
+
+fn limits(seed: u64) -> Option<LimitParameters> {
+    let mut dice = dice(seed, Part::Limits);
+    one_in(&mut dice, 4).then(|| LimitParameters {
+        message_bytes_max: 16 << 10,
+        key_bytes_max: 64,
+        txn_ops_max: 8,
+        streams_max: *dice.pick(&[1, 2, 4]),
+        log_bytes_kept: *dice.pick(&[16 << 10, 64 << 10]),
+        bulk_bytes_per_second: 256 << 10,
+    })
+}
+
+/// Some seeds have slow disks beside what they have chosen, a few have nothing else.
+fn with_slow_disks(mut faults: FaultParameters, seed: u64) -> FaultParameters {
+    match dice(seed, Part::SlowDisks).below(12) {
+        0 => faults.kinds = vec![Kind::SlowDisk],
+        1 | 2 => faults.kinds.push(Kind::SlowDisk),
+        _ => {}
+    }
+    faults.kinds.sort();
+    faults
 }
 
 fn workload(seed: u64) -> Name {
@@ -193,6 +287,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::faults::schedule;
 
     #[test]
     fn a_seed_stands_for_one_run() {
@@ -207,6 +302,11 @@ mod tests {
             Part::Workload,
             Part::Session,
             Part::Unsynced,
+            Part::Short,
+            Part::Watched,
+            Part::Folders,
+            Part::Limits,
+            Part::SlowDisks,
         ];
         let first: BTreeSet<u64> = parts.into_iter().map(|part| dice(7, part).roll()).collect();
         assert_eq!(first.len(), parts.len(), "parts choose for themselves");
@@ -215,7 +315,7 @@ mod tests {
     #[test]
     fn seeds_reach_every_fault_size_and_workload() {
         let runs: Vec<Parameters> = (0..1000).map(Parameters::of).collect();
-        for kind in Kind::ALL {
+        for kind in Kind::ALL.into_iter().chain([Kind::SlowDisk]) {
             assert!(runs.iter().any(|run| run.faults.kinds == [kind]), "{kind} alone");
         }
         let sizes: BTreeSet<usize> = runs.iter().map(|run| run.nodes).collect();
@@ -223,5 +323,20 @@ mod tests {
         let workloads: BTreeSet<Name> = runs.iter().map(|run| run.workload).collect();
         assert_eq!(workloads, BTreeSet::from(Name::ALL));
         assert!(runs.iter().all(|run| run.machines.len() == run.nodes && !run.faults.kinds.is_empty()));
+        let watched: Vec<&Parameters> = runs.iter().filter(|run| run.session.is_some()).collect();
+        assert!(!watched.is_empty() && watched.iter().all(|run| run.clocks_are_right()));
+        assert!(runs.iter().any(|run| run.folders.is_some()) && runs.iter().any(|run| run.limits.is_some()));
+    }
+
+    #[test]
+    fn a_short_run_is_short_and_has_a_fault() {
+        for seed in 0..1000 {
+            let (full, short) = (Parameters::of(seed), Parameters::of(seed).shortened());
+            assert_eq!(short, Parameters::of(seed).shortened());
+            assert!((4_000..7_000).contains(&short.safety_ms) && short.safety_ms < full.safety_ms, "{seed}");
+            assert!(short.faults.kinds.iter().all(|kind| full.faults.kinds.contains(kind)), "{seed}");
+            let planned = schedule(&short.faults, short.nodes, short.safety_ms, dice(seed, Part::Faults));
+            assert!(!planned.is_empty(), "{seed}");
+        }
     }
 }

@@ -35,10 +35,14 @@ pub enum Rare {
     Forward,
     /// No node ran.
     WholeClusterDown,
+    /// A partition changed its leader while a session was watched.
+    SessionLeaderChange,
+    /// A read with a context was answered by another node than the one that had given the context.
+    ContextElsewhere,
 }
 
 impl Rare {
-    pub const ALL: [Rare; 11] = [
+    pub const ALL: [Rare; 13] = [
         Rare::LeaderChange,
         Rare::RivalCandidates,
         Rare::SnapshotReceived,
@@ -50,6 +54,8 @@ impl Rare {
         Rare::UnknownWrite,
         Rare::Forward,
         Rare::WholeClusterDown,
+        Rare::SessionLeaderChange,
+        Rare::ContextElsewhere,
     ];
 
     /// As summaries have it.
@@ -66,6 +72,8 @@ impl Rare {
             Rare::UnknownWrite => "unknown-write",
             Rare::Forward => "forward",
             Rare::WholeClusterDown => "whole-cluster-down",
+            Rare::SessionLeaderChange => "session-leader-change",
+            Rare::ContextElsewhere => "context-elsewhere",
         }
     }
 }

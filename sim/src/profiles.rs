@@ -127,6 +127,7 @@ pub fn provoking(bug: Bug, seed: u64) -> Parameters {
         unsynced: profile.unsynced,
         log_entries_kept: profile.log_entries_kept,
         verify_interval_s: VERIFY_INTERVAL_S,
+        limits: None,
         load: LoadParameters {
             workers: profile.workers,
             pause_ms: profile.worker_pause_ms,
@@ -140,6 +141,7 @@ pub fn provoking(bug: Bug, seed: u64) -> Parameters {
             pause_ms: profile.pause_ms,
         },
         session: profile.session.then_some(SESSION),
+        folders: None,
         blind: profile.blind,
         safety_ms: SAFETY_MS,
     }

@@ -2,9 +2,9 @@
 //!
 //! The client library hides what is to be seen here: it asks the leader, and repeats a request only when it has to. So
 //! this speaks the API itself. A writer counts: its number `n` puts the counter and the mark of `n`, and removes the mark
-//! of [`MARKS`] numbers before, in one transaction with a request id. It asks any node until it has an answer, and now
-//! and then repeats a number that was answered long ago. Readers are bound to one node each; they read the counter and
-//! all marks at once.
+//! of [`MARKS`] numbers before, as a key or as a range, in one transaction with a request id. It asks any node until it
+//! has an answer, and now and then repeats a number that was answered long ago. Readers are bound to one node each; they
+//! read the counter and all marks at once.
 //!
 //! What must hold:
 //!
@@ -19,16 +19,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
-use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Request, Status};
-use tower::service_fn;
+use tonic::Status;
 use trefoil_jepsen::checker::Verdict;
 use trefoil_jepsen::generator::Dice;
-use trefoil_proto::v1::kv_client::KvClient;
 use trefoil_proto::v1::{self, key_range, op, op_reply};
-use trefoil_world::{clock, net, task};
+use trefoil_world::{clock, task};
 
+use crate::direct::{Node, answer, node, timed};
 use crate::parameters::SessionParameters;
 
 const CHECKER: &str = "session";
@@ -43,12 +40,8 @@ const KEPT: u64 = 200;
 const REPEATED_ONE_IN: u64 = 3;
 const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 const ASKED_AGAIN: Duration = Duration::from_millis(20);
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Violations that are told.
 const TOLD_MAX: usize = 10;
-
-/// A node's API.
-type Node = KvClient<Channel>;
 
 /// See the file's head.
 pub struct Watched {
@@ -241,8 +234,8 @@ impl Writer {
 
     async fn open(&mut self) -> Option<u64> {
         let mut node = self.dice.pick(&self.nodes).clone();
-        let asked = async { node.open_session(timed(v1::OpenSessionRequest { header: None })).await };
-        answer(asked).await.ok().map(|reply| reply.session)
+        let asked = async { node.open_session(timed(v1::OpenSessionRequest { header: None }, CALL_TIMEOUT)).await };
+        answer(asked, CALL_TIMEOUT).await.ok().map(|reply| reply.session)
     }
 
     async fn write(&mut self, number: u64) -> Result<u64, Unanswered> {
@@ -250,11 +243,11 @@ impl Writer {
         let id = v1::RequestId { session: self.session, sequence: number, acknowledged };
         let header = v1::RequestHeader { request_id: Some(id), ..v1::RequestHeader::default() };
         let mut ops = vec![put(COUNTER.to_owned(), number), put(mark(number), number)];
-        ops.extend(number.checked_sub(MARKS).filter(|old| *old > 0).map(|old| delete(mark(old))));
+        ops.extend(number.checked_sub(MARKS).filter(|old| *old > 0).map(removal));
         let txn = v1::Txn { success: ops, ..v1::Txn::default() };
         let request = v1::TxnRequest { header: Some(header), txn: Some(txn), ..v1::TxnRequest::default() };
         let mut node = self.dice.pick(&self.nodes).clone();
-        let reply = answer(async { node.txn(timed(request)).await }).await;
+        let reply = answer(async { node.txn(timed(request, CALL_TIMEOUT)).await }, CALL_TIMEOUT).await;
         reply.map(|reply| reply.header.unwrap_or_default().revision).map_err(|status| unanswered(&status))
     }
 }
@@ -274,7 +267,7 @@ async fn read_on(place: usize, mut node: Node, watched: Watched, mut pauses: Pau
         let ops = [(COUNTER, None), (MARK, Some(key_range::End::Prefix(true)))].map(|(key, end)| range(key, end));
         let txn = v1::Txn { success: ops.into(), ..v1::Txn::default() };
         let request = v1::TxnRequest { txn: Some(txn), ..v1::TxnRequest::default() };
-        if let Ok(reply) = answer(async { node.txn(timed(request)).await }).await {
+        if let Ok(reply) = answer(async { node.txn(timed(request, CALL_TIMEOUT)).await }, CALL_TIMEOUT).await {
             watched.ledger().see(place, known, seen(reply));
         }
         pauses.pause().await;
@@ -296,34 +289,6 @@ fn seen(reply: v1::TxnResponse) -> Seen {
     }
 }
 
-fn node(endpoint: &str) -> Node {
-    let address = endpoint.to_owned();
-    let connector = service_fn(move |_: Uri| {
-        let address = address.clone();
-        async move { net::dial(&address).await.map(TokioIo::new) }
-    });
-    // The connector dials; the URI only names the authority.
-    let endpoint = Endpoint::from_static("http://node.trefoil")
-        .http2_keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .keep_alive_while_idle(true);
-    KvClient::new(endpoint.connect_with_connector_lazy(connector))
-}
-
-fn timed<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(CALL_TIMEOUT);
-    request
-}
-
-/// What comes of a call in time.
-async fn answer<T>(asked: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, Status> {
-    match clock::timeout(CALL_TIMEOUT, asked).await {
-        Ok(answered) => answered.map(tonic::Response::into_inner),
-        Err(_) => Err(Status::deadline_exceeded("no answer")),
-    }
-}
-
 fn mark(number: u64) -> String {
     format!("{MARK}{number:08}")
 }
@@ -342,8 +307,10 @@ fn put(key: String, value: u64) -> v1::Op {
     v1::Op { op: Some(op::Op::Put(put)) }
 }
 
-fn delete(key: String) -> v1::Op {
-    let range = Some(range_of(key, None));
+/// Removes one mark: of every other number by a range that has no other one in it.
+fn removal(old: u64) -> v1::Op {
+    let end = old.is_multiple_of(2).then(|| key_range::End::Before(mark(old + 1).into()));
+    let range = Some(range_of(mark(old), end));
     v1::Op { op: Some(op::Op::Delete(v1::DeleteOp { range, ..v1::DeleteOp::default() })) }
 }
 

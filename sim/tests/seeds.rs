@@ -25,7 +25,7 @@ fn in_full() -> bool {
 
 #[test]
 fn seeds_are_green() {
-    let output = sim(&["--seeds", if in_full() { "400" } else { "40" }]);
+    let output = sim(if in_full() { &["--seeds", "400"] } else { &["--seeds", "300", "--short"] });
     println!("{}", text(&output));
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("times in force"), "a run without faults shows nothing");
@@ -75,6 +75,8 @@ fn a_green_seed_is_not_shrunk_and_modes_to_come_are_refused() {
         (&["--seed", "7", "--shrink"][..], 0, "nothing to shrink"),
         (&["--seeds", "1", "--mode", "leaderless"], 254, "not there yet"),
         (&["--seed", "7", "--only-faults", "x"], 254, "only-faults"),
+        (&["--seeds", "1", "--short", "--ledger", "x"], 254, "cannot be used with"),
+        (&["--check-ledger", "x", "--last-commit", "abc"], 254, "hexadecimal digits"),
     ] {
         let output = sim(words);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output));
@@ -83,17 +85,38 @@ fn a_green_seed_is_not_shrunk_and_modes_to_come_are_refused() {
 }
 
 #[test]
-fn a_call_is_told_to_the_ledger() {
+fn a_short_run_is_another_one() {
+    let runs = [&["--seed", "7"][..], &["--seed", "7", "--short"]].map(sim);
+    let lines = runs.each_ref().map(|output| Shown::of(output).lines);
+    assert_ne!(lines[0].first(), lines[1].first(), "it has other parameters");
+    assert!(lines.iter().all(|lines| lines.iter().any(|line| line.starts_with("report: "))), "both came to their ends");
+}
+
+/// A call, the same one over more seeds, which runs only what is new, and what the ledger then shows.
+#[test]
+fn a_call_is_told_to_the_ledger_and_goes_on_where_it_ends() {
     let path = std::env::temp_dir().join(format!("trefoil-sim-{}.jsonl", std::process::id()));
     let path = path.to_str().expect("a name in plain letters");
-    let words = ["--seeds", "2", "--from", "7", "--mode", "leader", "--commit", "abc", "--ledger", path];
-    let output = sim(&words);
+    let run = |seeds: &str| {
+        let output = sim(&["--seeds", seeds, "--from", "7", "--commit", "abcdef012", "--ledger", path]);
+        assert!(output.status.success(), "{}", text(&output));
+        text(&output)
+    };
+    assert!(!run("2").contains("stand in the ledger"));
+    assert!(run("3").contains("2 seeds stand in the ledger already"));
+    let check = |seeds: &str| {
+        let last = ["--last-commit", "0000000,abcdef0", "--last-seeds-min", "3"];
+        sim(&[&["--check-ledger", path, "--seeds-min", seeds, "--hours-min", "0.001"][..], &last].concat())
+    };
+    let (enough, too_few) = (check("3"), check("4"));
     let written = std::fs::read_to_string(path).expect("it was written");
     std::fs::remove_file(path).expect("removed");
-    assert!(output.status.success(), "{}", text(&output));
-    let line: Line = serde_json::from_str(&written).expect("one line");
-    assert_eq!((line.commit.as_str(), line.from, line.seeds, line.green), ("abc", 7, 2, vec![(7, 8)]));
-    assert!(line.simulated_hours > line.real_hours && line.red.is_empty());
+    let lines: Vec<Line> = written.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    let green: Vec<&[(u64, u64)]> = lines.iter().map(|line| line.green.as_slice()).collect();
+    assert_eq!(green, [[(7, 8)], [(9, 9)]]);
+    assert!(lines.iter().all(|line| line.commit == "abcdef012" && line.simulated_hours > line.real_hours));
+    assert_eq!((enough.status.code(), too_few.status.code()), (Some(0), Some(1)), "{}", text(&enough));
+    assert!(text(&too_few).contains("missed: 3 green seeds, not 4"), "{}", text(&too_few));
 }
 
 #[test]
@@ -103,8 +126,9 @@ fn disks_that_forget_are_found() {
     println!("{}", text(&output).lines().rev().take(3).collect::<Vec<_>>().join("\n"));
 }
 
-/// Of the short form. In the first four a client ends with several connections, and the nodes see in which order.
-const REPEATED: [u64; 6] = [2, 7, 9, 13, 1, 8];
+/// In the first four a client ends with several connections, and the nodes see in which order; the last one has tiny
+/// limits, slow disks, a session and folders.
+const REPEATED: [u64; 7] = [2, 7, 9, 13, 1, 8, 136];
 
 /// What a seed is run with, beside itself; none of it may be seen in the run.
 const CIRCUMSTANCES: [&[&str]; 4] = [&[], &[], &["--entropy", "1"], &["--log", "debug"]];

@@ -64,7 +64,7 @@ fn looks(first: &Rows<'_>, then: &Rows<'_>, same_node: bool) -> Result<(), Strin
 #[test]
 fn what_does_not_hold_is_found() {
     let well = Rows::default;
-    let cases: [(&str, Rows<'_>, bool, Option<&str>); 8] = [
+    let cases: [(&str, Rows<'_>, bool, Option<&str>); 9] = [
         ("another replica with the same", Rows { replica: 2, ..well() }, false, None),
         ("one entry more", Rows { applied: 3, entries: &[(3, b"c")], revision: 3, ..well() }, true, None),
         (
@@ -77,6 +77,7 @@ fn what_does_not_hold_is_found() {
         ("another leader", Rows { replica: 2, leader: 2, ..well() }, false, Some("two leaders")),
         ("another state", Rows { replica: 2, revision: 9, ..well() }, false, Some("in state")),
         ("a hole in the log", Rows { applied: 4, entries: &[(4, b"d")], ..well() }, true, Some("not in its log")),
+        ("an applied entry replaced", Rows { entries: &[(2, b"x")], ..well() }, true, Some("has lost entry 2")),
         ("going back", Rows { applied: 1, ..well() }, true, Some("went back")),
     ];
     for (what, then, same_node, expected) in cases {
@@ -85,6 +86,25 @@ fn what_does_not_hold_is_found() {
             None => assert_eq!(found, Ok(()), "{what}"),
             Some(words) => assert!(found.as_ref().is_err_and(|why| why.contains(words)), "{what}: {found:?}"),
         }
+    }
+}
+
+/// Entry 3 is in a log, is applied elsewhere or not, and then another one stands in its place.
+#[test]
+fn a_log_may_lose_what_nobody_has_applied() {
+    for applied_elsewhere in [false, true] {
+        let mut invariants = Invariants::default();
+        let (one, other) = (Disk::new(Duration::ZERO, false), Disk::new(Duration::ZERO, false));
+        Rows { entries: &[(2, b"b"), (3, b"c")], ..Rows::default() }.write(&one, 1, Durability::Sync);
+        invariants.look(0, 1, &one).expect("all is well");
+        if applied_elsewhere {
+            let rows = Rows { replica: 2, applied: 3, entries: &[(3, b"c")], revision: 3, ..Rows::default() };
+            rows.write(&other, 1, Durability::Sync);
+            invariants.look(1, 1, &other).expect("all is well");
+        }
+        Rows { entries: &[(3, b"y")], ..Rows::default() }.write(&one, 2, Durability::Sync);
+        let found = invariants.look(0, 1, &one);
+        assert_eq!(found.as_ref().is_err_and(|why| why.contains("lost entry 3")), applied_elsewhere, "{found:?}");
     }
 }
 

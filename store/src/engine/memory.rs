@@ -29,7 +29,6 @@ type Maps = BTreeMap<Family, Arc<BTreeMap<Vec<u8>, Bytes>>>;
 pub struct MemoryEngine {
     // A lock, because readers on any thread share the maps with the one writer; held for single calls only.
     disk: Arc<Mutex<Disk>>,
-    sync_delay: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -38,6 +37,7 @@ struct Disk {
     durable: Maps,
     unsynced: Vec<Batch>,
     holds_back: bool,
+    sync_delay: Option<Duration>,
 }
 
 impl Disk {
@@ -56,7 +56,14 @@ impl MemoryEngine {
 
     /// A disk whose syncs take `delay`.
     pub fn with_sync_delay(delay: Duration) -> MemoryEngine {
-        MemoryEngine { sync_delay: Some(delay), ..MemoryEngine::default() }
+        let engine = MemoryEngine::default();
+        engine.set_sync_delay(delay);
+        engine
+    }
+
+    /// Lets syncs that begin from now on take `delay`.
+    pub fn set_sync_delay(&self, delay: Duration) {
+        self.lock().sync_delay = Some(delay);
     }
 
     /// Makes it behave as an engine whose background work has fallen behind, or no longer.
@@ -79,8 +86,9 @@ impl MemoryEngine {
         for batch in disk.unsynced.iter().take(kept) {
             replay(&mut visible, batch);
         }
-        let found = Disk { durable: visible.clone(), visible, unsynced: Vec::new(), holds_back: false };
-        MemoryEngine { disk: Arc::new(Mutex::new(found)), sync_delay: self.sync_delay }
+        let (durable, sync_delay) = (visible.clone(), disk.sync_delay);
+        let found = Disk { visible, durable, unsynced: Vec::new(), holds_back: false, sync_delay };
+        MemoryEngine { disk: Arc::new(Mutex::new(found)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Disk> {
@@ -147,7 +155,7 @@ impl Engine for MemoryEngine {
     }
 
     fn sync_delay(&self) -> Option<Duration> {
-        self.sync_delay
+        self.lock().sync_delay
     }
 
     fn manifest_since(&self, _known: Manifest) -> Result<Option<Manifest>, EngineError> {

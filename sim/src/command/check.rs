@@ -1,0 +1,23 @@
+//! Whether a ledger shows what was promised.
+
+use std::io;
+use std::path::Path;
+
+use trefoil_sim::ledger;
+use trefoil_sim::ledger::tally::Tally;
+
+use super::arguments::Args;
+use super::{GREEN, RED};
+
+/// Prints what the ledger comes to, and what it misses.
+///
+/// # Errors
+/// It cannot be read.
+pub fn run(path: &Path, args: &Args) -> io::Result<u8> {
+    let promised = args.promised();
+    let tally = Tally::of(&ledger::read(path)?, &promised.last_commits);
+    println!("{}: {tally}", path.display());
+    let missed = tally.missed(&promised);
+    missed.iter().for_each(|missed| println!("missed: {missed}"));
+    Ok(if missed.is_empty() { GREEN } else { RED })
+}

@@ -1,0 +1,159 @@
+//! What a ledger comes to, and whether that is what was promised.
+//!
+//! Only green seeds of clean checkouts count, and one that was green twice on a commit counts once. A red one is never
+//! passed over, whatever it was of: it is missed until its line says what became of it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use trefoil_jepsen::ledger::is_dirty;
+
+use super::Line;
+
+/// What a ledger must show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Promised {
+    pub seeds_min: u64,
+    /// Of simulated time.
+    pub hours_min: f64,
+    /// The newest commit that changed the program, and those since then: the beginnings of their names.
+    pub last_commits: Vec<String>,
+    pub last_seeds_min: u64,
+}
+
+/// What a ledger shows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Green, per commit.
+    pub seeds: u64,
+    /// Of the green ones: their share of the hours of their lines.
+    pub simulated_hours: f64,
+    pub commits: usize,
+    /// Green on the last commits.
+    pub last_seeds: u64,
+    pub unknown: u64,
+    /// The commits and seeds that are red, of which nobody has said why.
+    pub open: BTreeSet<(String, u64)>,
+}
+
+impl Tally {
+    /// Adds the lines up. `last_commits`: as promised.
+    pub fn of(lines: &[Line], last_commits: &[String]) -> Tally {
+        let mut tally = Tally::default();
+        let mut counted: BTreeSet<(&str, u64)> = BTreeSet::new();
+        for line in lines {
+            tally.open.extend(line.open().iter().map(|seed| (line.commit.clone(), *seed)));
+            if is_dirty(&line.commit) {
+                continue;
+            }
+            let fresh = line.green_seeds().filter(|seed| counted.insert((line.commit.as_str(), *seed))).count() as u64;
+            tally.seeds += fresh;
+            tally.simulated_hours += line.simulated_hours * fresh as f64 / line.seeds.max(1) as f64;
+            tally.unknown += line.unknown.len() as u64;
+            let is_last = last_commits.iter().any(|last| line.commit.starts_with(last.as_str()));
+            tally.last_seeds += if is_last { fresh } else { 0 };
+        }
+        tally.commits = counted.iter().map(|(commit, _)| *commit).collect::<BTreeSet<&str>>().len();
+        tally
+    }
+
+    /// What of this was promised and is not there, a line for a person each.
+    pub fn missed(&self, promised: &Promised) -> Vec<String> {
+        let Promised { seeds_min, hours_min, last_commits, last_seeds_min } = promised;
+        let mut missed = Vec::new();
+        if self.seeds < *seeds_min {
+            missed.push(format!("{} green seeds, not {seeds_min}", self.seeds));
+        }
+        if self.simulated_hours < *hours_min {
+            missed.push(format!("{:.2} simulated hours, not {hours_min}", self.simulated_hours));
+        }
+        if self.last_seeds < *last_seeds_min {
+            let last = last_commits.join(", ");
+            missed.push(format!("{} green seeds on the last commit ({last}), not {last_seeds_min}", self.last_seeds));
+        }
+        let open = self.open.iter().map(|(commit, seed)| {
+            format!("seed {seed} is red on {commit}, and nothing in its line says what became of it")
+        });
+        missed.extend(open);
+        missed
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { seeds, simulated_hours, commits, last_seeds, unknown, open } = self;
+        write!(
+            f,
+            "{seeds} green seeds on {commits} commits ({last_seeds} on the last one), {simulated_hours:.2} simulated \
+             hours; {unknown} unknown, {} red and unexplained",
+            open.len()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seeds `from` to `from + 99`, one of them unknown, in an hour of simulated time.
+    fn line(commit: &str, from: u64) -> Line {
+        Line {
+            commit: commit.into(),
+            date: "2026-11-21T18:55:03Z".into(),
+            from,
+            seeds: 100,
+            green: vec![(from, from + 98)],
+            unknown: vec![from + 99],
+            red: Vec::new(),
+            simulated_hours: 1.0,
+            real_hours: 0.1,
+            explained: None,
+        }
+    }
+
+    fn promised() -> Promised {
+        Promised { seeds_min: 396, hours_min: 3.9, last_commits: vec!["def".into()], last_seeds_min: 198 }
+    }
+
+    fn enough() -> Vec<Line> {
+        vec![line("abc1", 1), line("abc1", 101), line("def2", 1), line("def2", 101)]
+    }
+
+    #[test]
+    fn what_is_missed_is_named() {
+        /// What is changed in the lines that are enough, and what is missed then.
+        type Case = (fn(&mut Vec<Line>), &'static [&'static str]);
+        let cases: [Case; 7] = [
+            (|_| {}, &[]),
+            (|lines| lines[3].from = 7, &[]),
+            (|lines| lines.truncate(3), &["297 green seeds, not 396", "2.97 simulated", "99 green seeds on the last"]),
+            (|lines| lines[1] = lines[0].clone(), &["297 green seeds, not 396", "2.97 simulated"]),
+            (
+                |lines| lines[3].commit = "def2-dirty".into(),
+                &["297 green seeds, not 396", "2.97 simulated", "99 green seeds on the last"],
+            ),
+            (
+                |lines| (lines[0].red, lines[0].commit) = (vec![5, 6], "abc1-dirty".into()),
+                &["297 green", "2.97 simulated", "seed 5 is red on abc1-dirty", "seed 6 is red"],
+            ),
+            (|lines| (lines[0].red, lines[0].explained) = (vec![500], Some("fixed in def2".into())), &[]),
+        ];
+        for (place, (change, expected)) in cases.into_iter().enumerate() {
+            let mut lines = enough();
+            change(&mut lines);
+            let missed = Tally::of(&lines, &promised().last_commits).missed(&promised());
+            assert_eq!(missed.len(), expected.len(), "case {place}: {missed:#?}");
+            for words in expected {
+                assert!(missed.iter().any(|missed| missed.starts_with(words)), "case {place}: {words} of {missed:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tally_says_what_it_counts() {
+        let tally = Tally::of(&enough(), &["def".to_owned()]);
+        let said = "396 green seeds on 2 commits (198 on the last one), 3.96 simulated hours; 4 unknown, 0 red and \
+                    unexplained";
+        assert_eq!(tally.to_string(), said);
+    }
+}
