@@ -20,12 +20,14 @@ pub struct Builder {
     keyspace: String,
     timeout: Duration,
     retries: bool,
+    routed: bool,
     connections: usize,
 }
 
 impl Builder {
     pub(crate) fn new(endpoints: Vec<String>) -> Builder {
-        Builder { endpoints, keyspace: "default".to_owned(), timeout: TIMEOUT, retries: true, connections: 1 }
+        let keyspace = "default".to_owned();
+        Builder { endpoints, keyspace, timeout: TIMEOUT, retries: true, routed: true, connections: 1 }
     }
 
     /// How long each call may take, all its attempts included; 5 s unless set here or on the call.
@@ -44,6 +46,13 @@ impl Builder {
     /// off each call is one attempt at one node, whose fate is reported as it is: what chaos testers want.
     pub fn retries(mut self, retries: bool) -> Builder {
         self.retries = retries;
+        self
+    }
+
+    /// Whether requests go to the node that leads, or that has a replica; on unless set. With it off they go to the given
+    /// endpoints and to nobody else, who forward them: for finding out whether a certain node serves.
+    pub fn routed(mut self, routed: bool) -> Builder {
+        self.routed = routed;
         self
     }
 
@@ -78,7 +87,7 @@ impl Builder {
         shared.fetch_map(self.timeout, Repeat::Freely).await.map_err(|error| nobody_answered(error, self.timeout))?;
         learn_leaders(&shared, self.timeout).await;
         shared.survey();
-        Ok(Client::new(shared, self.keyspace.into(), self.timeout, self.retries))
+        Ok(Client::new(shared, self.keyspace.into(), self.timeout, (self.retries, self.routed)))
     }
 }
 

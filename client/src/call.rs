@@ -66,7 +66,9 @@ impl Shared {
         picked.ok_or_else(|| {
             let message = match aim {
                 Aim::Node(node) => format!("{node} is not in the map"),
-                Aim::Leader(_) | Aim::Replica(_) | Aim::Anybody | Aim::At(_) => "no endpoint to ask".to_owned(),
+                Aim::Leader(_) | Aim::Replica(_) | Aim::Anybody | Aim::Given | Aim::At(_) => {
+                    "no endpoint to ask".to_owned()
+                }
             };
             Error::new(Kind::NoSuchNode, Outcome::Refused, message)
         })
@@ -116,7 +118,7 @@ impl Shared {
         self.routes().learn_failure(asked, &how.aim, &failure.error, failure.answered, clock::now());
         let asked_one = match how.aim {
             Aim::Node(_) | Aim::At(_) => true,
-            Aim::Leader(_) | Aim::Replica(_) | Aim::Anybody => false,
+            Aim::Leader(_) | Aim::Replica(_) | Aim::Anybody | Aim::Given => false,
         };
         // The node may have moved; or another cluster has taken the place of the one our map is of, to which our epoch
         // is malformed. Questions to one node are not worth it: they are asked of dead ones on purpose.

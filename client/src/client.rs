@@ -39,11 +39,17 @@ pub struct Client {
     keyspace: Arc<str>,
     pub(crate) timeout: Duration,
     retries: bool,
+    routed: bool,
 }
 
 impl Client {
-    pub(crate) fn new(shared: Arc<Shared>, keyspace: Arc<str>, timeout: Duration, retries: bool) -> Client {
-        Client { shared, keyspace, timeout, retries }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        keyspace: Arc<str>,
+        timeout: Duration,
+        (retries, routed): (bool, bool),
+    ) -> Client {
+        Client { shared, keyspace, timeout, retries, routed }
     }
 
     /// Options first. An endpoint is `host:port` or `http://host:port`; any nodes of the cluster will do.
@@ -309,7 +315,12 @@ impl Client {
 
     fn how(&self, access: Access, repeat: Repeat, timeout: Duration) -> How {
         let repeat = if self.retries { repeat } else { Repeat::Never };
-        How { aim: Aim::Leader(self.partition()), access, repeat, timeout, patience: Some(PATIENCE) }
+        How { aim: self.aim(Aim::Leader(self.partition())), access, repeat, timeout, patience: Some(PATIENCE) }
+    }
+
+    /// Whom a request goes to that is best answered by `best`.
+    pub(crate) fn aim(&self, best: Aim) -> Aim {
+        if self.routed { best } else { Aim::Given }
     }
 }
 
@@ -322,7 +333,7 @@ mod tests {
     #[test]
     fn a_request_carries_its_partitions_epoch_once_there_is_a_map() {
         let shared = Arc::new(Shared::new(Vec::new(), 1));
-        let client = Client::new(shared.clone(), "default".into(), Duration::from_secs(1), true);
+        let client = Client::new(shared.clone(), "default".into(), Duration::from_secs(1), (true, true));
         assert_eq!(client.header().epoch, None);
         let partition = PartitionId::DEFAULT;
         let (id, name) = (partition.keyspace, "default".to_owned());

@@ -39,6 +39,8 @@ pub(crate) enum Aim {
     Replica(Option<PartitionId>),
     /// Any node.
     Anybody,
+    /// Any of the endpoints that were given, and nobody else.
+    Given,
     /// This node and no other.
     Node(NodeId),
     /// This address and no other.
@@ -127,6 +129,7 @@ impl Routes {
             Aim::Leader(partition) => self.leader_addresses(*partition),
             Aim::Replica(partition) => self.replica_addresses(*partition),
             Aim::Anybody => Vec::new(),
+            Aim::Given => return self.given.clone(),
             Aim::Node(node) => return self.addresses_of(*node).collect(),
             Aim::At(address) => return vec![address.clone()],
         };
@@ -290,6 +293,19 @@ mod tests {
         tried.extend([at("given:1"), at("n1:2379")]);
         assert_eq!(pick(&mut routes, &mut tried), "n2:2379");
         assert!(tried.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_for_the_given_endpoints_goes_to_nobody_else() {
+        let mut routes = routes();
+        hear_of_leader(&mut routes, 2);
+        let mut tried = Vec::new();
+        for _ in 0..3 {
+            assert_eq!(routes.pick(&Aim::Given, &mut tried, clock::now()), Some(at("given:1")));
+            routes.learn_silence(&at("given:1"), clock::now());
+            tried.push(at("given:1"));
+        }
+        assert!(!routes.has_others(&Aim::Given, &[], &at("given:1"), clock::now()));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! Asking: workers ask what a workload chooses through the client library, and record what came of it.
+//! Asking: workers ask what a workload chooses of a store, and record what came of it.
 //!
 //! A [`Worker`] is one process at a time; when the outcome of a call is unknown, it goes on as a new one. All workers of a
 //! run share an [`Asking`]: the workload with its choices, and the [`Book`] in which the history is made. The harness and
@@ -14,9 +14,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use trefoil_client::Client;
 use trefoil_world::clock;
 
+use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::{Event, Nanos, Outcome, Process, What};
 use crate::outcome;
@@ -136,8 +136,14 @@ pub struct Worker<W: Workload> {
 
 impl<W: Workload> Worker<W> {
     /// One that begins as the process `first`. `apart`: how many workers number their processes side by side.
-    pub fn new(asking: Asking<W>, client: Client, first: Process, apart: u64, call_timeout: Duration) -> Worker<W> {
-        Worker { asking, client, process: first, apart, call_timeout }
+    pub fn new(
+        asking: Asking<W>,
+        client: impl Into<Client>,
+        first: Process,
+        apart: u64,
+        call_timeout: Duration,
+    ) -> Worker<W> {
+        Worker { asking, client: client.into(), process: first, apart, call_timeout }
     }
 
     /// Asks one thing after another, each followed by a pause, while it is to go on.

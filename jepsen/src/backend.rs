@@ -3,7 +3,8 @@
 //! A backend gives each node a [`Place`]: words to put before its command, and addresses of its own. [`Namespaces`]
 //! puts each node into a network namespace behind a [`Router`], which can drop what one node sends to another one.
 //! [`Loopback`] runs them on the loopback interface, where [`Proxies`] may stand between them. [`Links`] is what either can
-//! do to the network between nodes; [`probe`] tells what of it works here.
+//! do to the network between nodes, and how it is measured what passes there ([`Measured`]); [`probe`] tells what of it works
+//! here.
 //!
 //! Invariants:
 //!
@@ -14,9 +15,11 @@
 //! Left out: faults between clients and nodes; lost, doubled and reordered packets.
 
 mod capability;
+mod datagrams;
 mod iproute;
 mod links;
 mod loopback;
+mod meter;
 pub(crate) mod namespaces;
 mod proxies;
 mod router;
@@ -29,6 +32,7 @@ use anyhow::ensure;
 pub use capability::{Capabilities, probe};
 pub use links::Links;
 pub use loopback::Loopback;
+pub use meter::{Measured, Metered};
 pub use namespaces::Namespaces;
 pub use proxies::{Break, Line, Proxies, Weather};
 pub use router::{Cut, Reach, Router, Traffic};

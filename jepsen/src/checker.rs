@@ -8,7 +8,10 @@ pub mod counter;
 mod evidence;
 pub mod list_append;
 #[cfg(test)]
+mod long;
+#[cfg(test)]
 mod oracle;
+mod place;
 pub mod revision;
 pub mod set_full;
 pub mod stale;

@@ -1,8 +1,8 @@
-//! A cluster of `kvd` processes on a backend: starting, killing, stopping and continuing them.
+//! A cluster of processes on a backend, `kvd` or etcd ([`Program`]): starting, killing, stopping and continuing them.
 //!
 //! Each node has a data directory and, for each start, a log file (`n1.1.log`) with what it said on stderr. A node
 //! that is taken down here is down; one that ends otherwise has ended by itself, which [`Cluster::ended`] remembers,
-//! unless a fault has given it reason to end with that code. Started under the preload shim (`cluster/disk.rs`), nodes
+//! unless a fault has given it reason to, and it ended for that reason (`cluster/excuse.rs`). Started under the preload shim (`cluster/disk.rs`), nodes
 //! have disks that can be made to fail (`cluster/disks.rs`).
 //!
 //! Invariants:
@@ -16,8 +16,11 @@
 mod directory;
 mod disk;
 mod disks;
+mod excuse;
 mod power;
 mod process;
+mod program;
+pub mod status;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,24 +28,26 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use futures::future::join_all;
-use trefoil_client::{Client, NodeStatus, PartitionId, ReplicaStatus};
+use trefoil_client::{NodeStatus, ReplicaStatus};
 use trefoil_world::clock;
 
 use crate::backend::{Backend, Links, Place};
 use crate::cleanup::ProcessId;
+use crate::target::Target;
 
 pub use directory::Replacement;
 pub use disk::Shim;
 pub use disks::{DiskCount, PowerLoss};
+pub use excuse::EndReason;
 pub use power::Loss;
+pub use program::Program;
 
 use directory::Directory;
 use disk::{Sidecar, Word};
+use excuse::End;
 use process::Process;
+use status::Statuses;
 
-/// What a node prints once it serves.
-const READY_LINE: &str = "ready to serve client requests";
 /// A start that takes longer has failed.
 const READY_MAX: Duration = Duration::from_secs(60);
 /// A killed process that is still there after this is stuck in the kernel.
@@ -51,8 +56,18 @@ const END_MAX: Duration = Duration::from_secs(20);
 const STOP_MAX: Duration = Duration::from_secs(20);
 /// A node that has met a failed write before the disks were healed ends within this.
 const REASON_MAX: Duration = Duration::from_secs(5);
-const STATUS_MAX: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_millis(10);
+
+/// Nodes that do not come to serve: a finding about them, not a failure of the harness.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotServing {
+    /// Which have ended by themselves, how, and the end of the log of each.
+    #[error("{}", .0.join("\n"))]
+    Ended(Vec<String>),
+    /// Which one is not ready in time, and the end of its log.
+    #[error("{0}")]
+    NotReady(String),
+}
 
 /// One node.
 #[derive(Debug)]
@@ -70,8 +85,8 @@ pub struct Node {
     /// Whether it has been, since the last start.
     ready: bool,
     starts: u32,
-    /// The exit codes with which it may end by itself, until it is started again or the fault is long over.
-    may_end: &'static [i32],
+    /// Why it may end by itself, until it is started again or the fault is long over.
+    may_end: Option<EndReason>,
     /// The exit code with which it has, since the last start.
     ended: Option<i32>,
 }
@@ -90,7 +105,7 @@ impl Node {
             id: None,
             ready: false,
             starts: 0,
-            may_end: &[],
+            may_end: None,
             ended: None,
         })
     }
@@ -118,7 +133,7 @@ struct Taken {
 pub struct Cluster {
     // Dropped before the backend they run in.
     nodes: Vec<Node>,
-    kvd: PathBuf,
+    program: Program,
     shim: Option<Shim>,
     folder: PathBuf,
     /// Beyond names and addresses.
@@ -127,8 +142,7 @@ pub struct Cluster {
     power_loss: Option<PowerLoss>,
     /// Since when all disks are known to work; nothing while one is made to fail.
     disks_healed: Option<clock::Instant>,
-    /// Asks for status; made when it is first needed.
-    probe: Option<Client>,
+    statuses: Statuses,
     backend: Backend,
 }
 
@@ -137,13 +151,21 @@ impl Cluster {
     /// until all are ready. Data and logs are kept in `folder`, which is made.
     ///
     /// # Errors
-    /// There is no such program, `folder` holds data of an earlier run, or a node is not ready in time: the error has
-    /// the end of its log.
+    /// There is no such program, or `folder` holds data of an earlier run. [`NotServing`]: a node ended by itself, or is
+    /// not ready in time.
     pub async fn start(backend: Backend, kvd: &Path, folder: &Path, flags: &[String]) -> anyhow::Result<Cluster> {
-        Cluster::start_all(backend, kvd, folder, flags, None).await
+        Cluster::start_all(backend, Program::Kvd(kvd.to_owned()), folder, flags, None).await
     }
 
-    /// The same, with every node under the preload shim.
+    /// The same with the program `etcd`.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub async fn start_etcd(backend: Backend, etcd: &Path, folder: &Path) -> anyhow::Result<Cluster> {
+        Cluster::start_all(backend, Program::Etcd(etcd.to_owned()), folder, &[], None).await
+    }
+
+    /// As [`Cluster::start`], with every node under the preload shim.
     ///
     /// # Errors
     /// As [`Cluster::start`]; or the shim does not load into `kvd`.
@@ -154,29 +176,31 @@ impl Cluster {
         folder: &Path,
         flags: &[String],
     ) -> anyhow::Result<Cluster> {
-        let cluster = Cluster::start_all(backend, kvd, folder, flags, Some(shim)).await?;
+        let cluster = Cluster::start_all(backend, Program::Kvd(kvd.to_owned()), folder, flags, Some(shim)).await?;
         for node in 0..cluster.nodes.len() {
             let attached = cluster.sidecar(node)?.word(Word::Attached)?;
-            ensure!(attached > 0, "the preload shim does not load into {}", cluster.kvd.display());
+            ensure!(attached > 0, "the preload shim does not load into {}", cluster.program.path().display());
         }
         Ok(cluster)
     }
 
     async fn start_all(
         backend: Backend,
-        kvd: &Path,
+        program: Program,
         folder: &Path,
         flags: &[String],
         shim: Option<Shim>,
     ) -> anyhow::Result<Cluster> {
-        let kvd = kvd.canonicalize().with_context(|| format!("there is no program {}", kvd.display()))?;
+        let program = program.found()?;
         let made = fs::create_dir_all(folder).and_then(|()| folder.canonicalize());
         let folder = made.with_context(|| format!("cannot make {}", folder.display()))?;
         let node = |place| Node::new(place, &folder, shim.as_ref());
         let nodes = backend.places().iter().map(node).collect::<anyhow::Result<Vec<Node>>>()?;
         let (flags, ended) = (flags.to_vec(), Vec::new());
-        let (power_loss, disks_healed, probe) = (None, None, None);
-        let mut cluster = Cluster { nodes, kvd, shim, folder, flags, ended, power_loss, disks_healed, probe, backend };
+        let (power_loss, disks_healed) = (None, None);
+        let statuses = Statuses::of(program.target(), nodes.iter().map(|node| node.place.client.clone()).collect());
+        let mut cluster =
+            Cluster { nodes, program, shim, folder, flags, ended, power_loss, disks_healed, statuses, backend };
         cluster.restart().await?;
         Ok(cluster)
     }
@@ -184,6 +208,11 @@ impl Cluster {
     /// Where clients reach the nodes, in their order.
     pub fn endpoints(&self) -> Vec<String> {
         self.nodes.iter().map(|node| node.place.client.clone()).collect()
+    }
+
+    /// What its nodes are.
+    pub fn target(&self) -> Target {
+        self.program.target()
     }
 
     pub fn nodes(&self) -> &[Node] {
@@ -286,7 +315,7 @@ impl Cluster {
     /// Whether a node has been ready since its start, and is not known to have ended.
     pub fn is_ready(&mut self, node: usize) -> bool {
         let node = &mut self.nodes[node];
-        node.ready = node.process.is_some() && (node.ready || node.said().contains(READY_LINE));
+        node.ready = node.process.is_some() && (node.ready || node.said().contains(self.program.ready_line()));
         node.ready
     }
 
@@ -295,10 +324,10 @@ impl Cluster {
         self.nodes[node].said()
     }
 
-    /// Gives a node reason to end by itself with one of these exit codes, until it is started again, or the disks have
-    /// been whole for a while.
-    pub fn may_end(&mut self, node: usize, codes: &'static [i32]) {
-        self.nodes[node].may_end = codes;
+    /// Gives a node reason to end by itself, until it is started again, or the disks have been whole for a while. An end
+    /// that did not come of it is none the less one that [`Cluster::ended`] remembers.
+    pub fn may_end(&mut self, node: usize, reason: EndReason) {
+        self.nodes[node].may_end = Some(reason);
     }
 
     /// The exit code with which a node has ended by itself since its last start.
@@ -313,7 +342,7 @@ impl Cluster {
     /// Starts all nodes that are down, and waits until every node runs and has been ready since its start.
     ///
     /// # Errors
-    /// One of them cannot be started, or is not ready in time: the error has the end of its log.
+    /// One of them cannot be started. [`NotServing`]: a node ended by itself, or is not ready in time.
     pub async fn restart(&mut self) -> anyhow::Result<()> {
         let all: BTreeSet<usize> = (0..self.nodes.len()).collect();
         self.launch_all(&all)?;
@@ -322,22 +351,41 @@ impl Cluster {
         loop {
             self.observe()?;
             // Others may wait for one that has ended.
-            ensure!(self.ended.len() == known, "{}", self.ended[known..].join("\n"));
+            if self.ended.len() > known {
+                return Err(NotServing::Ended(self.ended[known..].to_vec()).into());
+            }
             // One that had reason to end has none the next time.
             self.launch_all(&all)?;
             let Some(waits) = (0..self.nodes.len()).find(|&node| !self.is_ready(node)) else { break };
-            ensure!(clock::now() < until, "{}", self.nodes[waits].not_ready());
+            if clock::now() >= until {
+                return Err(NotServing::NotReady(self.nodes[waits].not_ready()).into());
+            }
             clock::sleep(POLL).await;
         }
         self.end_reasons();
         Ok(())
     }
 
+    /// Waits until no node has reason to end by itself any more, and starts those that have meanwhile. The disks must be
+    /// healed.
+    ///
+    /// # Errors
+    /// As [`Cluster::restart`].
+    pub async fn settle(&mut self) -> anyhow::Result<()> {
+        if self.nodes.iter().all(|node| node.may_end.is_none()) {
+            return Ok(());
+        }
+        if let Some(healed) = self.disks_healed {
+            clock::sleep_until(healed + REASON_MAX).await;
+        }
+        self.restart().await
+    }
+
     /// Once the disks have been whole for a while, no node has reason to end by itself any more.
     fn end_reasons(&mut self) {
         if self.disks_healed.is_some_and(|healed| healed.elapsed() >= REASON_MAX) {
             for node in &mut self.nodes {
-                node.may_end = &[];
+                node.may_end = None;
             }
         }
     }
@@ -365,60 +413,32 @@ impl Cluster {
         let _ = self.terminate(&all).await;
     }
 
-    /// The node that leads the default partition: of those that say so of themselves, the one with the highest term.
+    /// The node that leads the default partition, as the nodes say.
     pub async fn leader(&mut self) -> Option<usize> {
-        let nodes = self.nodes.len();
-        let probe = self.probe().await?;
-        let terms = join_all((0..nodes).map(|node| self.term_led(&probe, node))).await;
-        let leaders = terms.into_iter().enumerate().filter_map(|(node, term)| Some((term?, node)));
-        leaders.max().map(|(_, node)| node)
+        status::leader(&self.statuses.ask_all().await)
     }
 
     /// How a node says it is; nothing when it does not answer.
     pub async fn status(&mut self, node: usize) -> Option<NodeStatus> {
-        let probe = self.probe().await?;
-        self.ask_status(&probe, node).await
+        self.statuses.ask(node).await
     }
 
     /// How a node says its replica of the default partition is; nothing when it does not answer, or has none.
     pub async fn replica(&mut self, node: usize) -> Option<ReplicaStatus> {
-        replica_of(self.status(node).await?)
+        status::replica(&self.status(node).await?).cloned()
     }
 
-    async fn probe(&mut self) -> Option<Client> {
-        if self.probe.is_none() {
-            let made = Client::builder(self.endpoints()).retries(false).timeout(STATUS_MAX).connect().await;
-            self.probe = made.ok();
-        }
-        self.probe.clone()
-    }
-
-    async fn ask_status(&self, probe: &Client, node: usize) -> Option<NodeStatus> {
-        probe.status_at(&self.nodes[node].place.client).ok()?.timeout(STATUS_MAX).send().await.ok()
-    }
-
-    /// The term in which a node says it leads the default partition.
-    async fn term_led(&self, probe: &Client, node: usize) -> Option<u64> {
-        let replica = replica_of(self.ask_status(probe, node).await?)?;
-        let (leader, _) = replica.leader?;
-        (leader == replica.replica).then_some(replica.term)
+    /// What asks its nodes how they are, for somebody beside it.
+    pub fn statuses(&self) -> Statuses {
+        self.statuses.clone()
     }
 
     /// The flags a node is started with.
     fn args(&self, node: usize) -> Vec<String> {
-        let list: Vec<String> = self.nodes.iter().map(|n| format!("{}={}", n.place.name, n.place.peer)).collect();
+        let places: Vec<&Place> = self.nodes.iter().map(|node| &node.place).collect();
         let Node { place, directory, .. } = &self.nodes[node];
-        let (list, data_dir) = (list.join(","), directory.path().display().to_string());
-        let flags = [
-            ("--name", &place.name),
-            ("--data-dir", &data_dir),
-            ("--listen-client", &place.client),
-            ("--listen-peer", &place.hears),
-            ("--advertise-peer", &place.peer),
-            ("--initial-cluster", &list),
-        ];
-        let words = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value.clone()]);
-        words.chain(self.flags.iter().cloned()).collect()
+        let words = self.program.flags(place, directory.path(), &places);
+        words.into_iter().chain(self.flags.iter().cloned()).collect()
     }
 
     fn launch(&mut self, place: usize) -> anyhow::Result<()> {
@@ -426,9 +446,10 @@ impl Cluster {
         let node = &mut self.nodes[place];
         assert!(node.process.is_none(), "{} is started while it is running", node.place.name);
         node.starts += 1;
-        (node.ready, node.may_end, node.ended) = (false, &[], None);
+        node.forget_failed_calls()?;
+        (node.ready, node.may_end, node.ended) = (false, None, None);
         node.log = self.folder.join(format!("{}.{}.log", node.place.name, node.starts));
-        let process = Process::start(&node.place, &self.kvd, &args, environment, &node.log)?;
+        let process = Process::start(&node.place, &self.program, &args, environment, &node.log)?;
         node.id = process.id();
         node.process = Some(process);
         // Otherwise it has ended already.
@@ -449,8 +470,11 @@ impl Cluster {
             if let Some(status) = process.exited()? {
                 node.process = None;
                 node.ended = status.code();
-                if !node.ended.is_some_and(|code| node.may_end.contains(&code)) {
-                    let (name, end) = (&node.place.name, process::end_of(&node.said()));
+                let said = node.said();
+                let ready = said.contains(self.program.ready_line());
+                let end = End { code: node.ended, said: &said, ready, calls_failed: node.calls_failed() };
+                if !node.may_end.is_some_and(|reason| reason.excuses(end)) {
+                    let (name, end) = (&node.place.name, process::end_of(&said));
                     self.ended.push(format!("{name} ended by itself ({status}); its log ends:\n{end}"));
                 }
             }
@@ -466,10 +490,6 @@ impl Drop for Cluster {
             process.kill();
         }
     }
-}
-
-fn replica_of(status: NodeStatus) -> Option<ReplicaStatus> {
-    status.replicas.into_iter().find(|replica| replica.partition == PartitionId::DEFAULT)
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! Coverage: what happened in a run, counted, and whether it is enough to prove anything.
 //!
-//! A run in which too little happened is `unknown`, never `true`: some kind of call that never succeeded, a fault that
-//! was asked for and never in force, an event that the run is for and that nobody saw. Pure, and the same for the harness
-//! and the simulation.
+//! What had to happen is a list of [`Gate`]s: each kind of call succeeded often enough ([`successes`]), each fault that was
+//! asked for was in force ([`faults`]), and what the run is for was seen ([`events`]). A run with a gate that is not met is
+//! `unknown`, never `true`; verdict and report are both made of the same gates. Pure, and the same for the harness and
+//! the simulation.
+//!
+//! A run is for a leader change when it was told so, and when its faults took the lead from somebody often enough
+//! ([`expected`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,27 +15,97 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use trefoil_client::{NodeId, NodeStatus, PartitionId};
 
-use crate::checker::Verdict;
+use crate::checker::{Valid, Verdict};
 use crate::history::{Event, FaultPhase, Operation, Outcome, Process, What};
 use crate::workload::Workload;
 
 const CHECKER: &str = "coverage";
+/// Of so many faults that take the lead from whoever has it, at least one is long enough: the end of the load may cut the
+/// last one short.
+const UNSEATED_MIN: u64 = 2;
 /// The process of the last calls, when all faults are healed: above all that ask under load.
 pub const LAST_PROCESS: Process = Process(1 << 40);
 
-/// Per kind of call: how many ended ok, as failed, as unknown. Kinds that were never asked are there too. The last calls
-/// do not count: they are insisted on, and prove nothing of the load.
+/// What had to happen for a run to prove anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gate {
+    pub name: String,
+    /// How often it had to happen.
+    pub wanted: u64,
+    /// How often it was seen.
+    pub seen: u64,
+}
+
+impl Gate {
+    pub fn is_met(&self) -> bool {
+        self.seen >= self.wanted
+    }
+}
+
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} times, at least {} wanted", self.name, self.seen, self.wanted)
+    }
+}
+
+/// How often a kind of call must have succeeded for a run to prove anything about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// At least so often,
+    pub times: u64,
+    /// and at least so many of a hundred that were asked.
+    pub percent: u64,
+}
+
+impl Floor {
+    /// Of a run against processes: 20 s at 200 calls a second meet it under any fault (`tests`).
+    pub const RUN: Floor = Floor { times: 10, percent: 1 };
+    /// Of a seed of the simulation: runs are short, and it is all of them together that prove something.
+    pub const SEED: Floor = Floor { times: 1, percent: 0 };
+
+    fn of(self, asked: u64) -> u64 {
+        self.times.max((asked * self.percent).div_ceil(100))
+    }
+}
+
+/// What was asked under load. The last calls are not: they are insisted on, and prove nothing of the load.
+fn under_load<C, R>(operations: &[Operation<C, R>]) -> impl Iterator<Item = &Operation<C, R>> {
+    operations.iter().filter(|operation| operation.process < LAST_PROCESS)
+}
+
+/// Per kind of call: how many ended ok, as failed, as unknown. Kinds that were never asked are there too. An answered
+/// call counts as [`Workload::kind_of_success`] says. The last calls do not count.
 pub fn counted<W: Workload>(operations: &[Operation<W::Call, W::Reply>]) -> BTreeMap<String, [u64; 3]> {
     let mut counts: BTreeMap<String, [u64; 3]> = W::KINDS.iter().map(|kind| ((*kind).to_owned(), [0; 3])).collect();
-    for operation in operations.iter().filter(|operation| operation.process < LAST_PROCESS) {
-        let place = match operation.outcome {
-            Outcome::Ok(_) => 0,
-            Outcome::Fail(_) => 1,
-            Outcome::Info(_) => 2,
+    for operation in under_load(operations) {
+        let (kind, place) = match &operation.outcome {
+            Outcome::Ok(reply) => (W::kind_of_success(&operation.call, reply), 0),
+            Outcome::Fail(_) => (W::kind(&operation.call), 1),
+            Outcome::Info(_) => (W::kind(&operation.call), 2),
         };
-        counts.entry(W::kind(&operation.call).to_owned()).or_default()[place] += 1;
+        counts.entry(kind.to_owned()).or_default()[place] += 1;
     }
     counts
+}
+
+/// For each kind of call: whether it succeeded often enough.
+pub fn successes<W: Workload>(operations: &[Operation<W::Call, W::Reply>], floor: Floor) -> Vec<Gate> {
+    let mut kinds: BTreeMap<&str, (u64, u64)> = W::KINDS.iter().map(|kind| (*kind, (0, 0))).collect();
+    for Operation { call, outcome, .. } in under_load(operations) {
+        let kind = W::kind(call);
+        let (asked, done) = kinds.entry(kind).or_default();
+        *asked += 1;
+        match outcome {
+            Outcome::Ok(reply) => *done += u64::from(W::kind_of_success(call, reply) == kind),
+            Outcome::Fail(_) | Outcome::Info(_) => {}
+        }
+    }
+    let gate = |(kind, (asked, seen)): (&str, (u64, u64))| Gate {
+        name: format!("{kind} succeeded"),
+        wanted: floor.of(asked),
+        seen,
+    };
+    kinds.into_iter().map(gate).collect()
 }
 
 /// How often each fault was in force while there was load: before the last call but for those of [`LAST_PROCESS`].
@@ -98,30 +172,44 @@ impl Observed {
     }
 }
 
-/// The kinds of calls of which none succeeded.
-pub fn unsuccessful(counts: &BTreeMap<String, [u64; 3]>) -> Vec<String> {
-    let without = counts.iter().filter(|(_, [ok, ..])| *ok == 0);
-    without.map(|(kind, _)| format!("no {kind} succeeded")).collect()
+/// A fault that was asked for, and the names under which it is noted when it is in force: a partition of any shape is
+/// noted by the shape it has.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskedFor {
+    pub name: String,
+    pub noted_as: Vec<String>,
 }
 
-/// The faults asked for that were never in force.
-pub fn without_force(asked_for: &[String], in_force: &BTreeMap<String, u64>) -> Vec<String> {
-    let asked_for: BTreeSet<&String> = asked_for.iter().collect();
-    let missing = asked_for.into_iter().filter(|fault| in_force.get(*fault).is_none_or(|times| *times == 0));
-    missing.map(|fault| format!("{fault} was never in force")).collect()
+/// For each fault that was asked for: whether it was in force at least once. `in_force`: see [`in_force`].
+pub fn faults(asked_for: &[AskedFor], in_force: &BTreeMap<String, u64>) -> Vec<Gate> {
+    let each_once: BTreeSet<&AskedFor> = asked_for.iter().collect();
+    let gate = |asked: &AskedFor| {
+        let seen = asked.noted_as.iter().filter_map(|name| in_force.get(name)).sum();
+        Gate { name: format!("{} in force", asked.name), wanted: 1, seen }
+    };
+    each_once.into_iter().map(gate).collect()
 }
 
-/// What was expected and not seen.
-pub fn unseen(expected: &[Expected], observed: &Observed) -> Vec<String> {
-    let missing = expected.iter().filter(|what| observed.times(**what) == 0);
-    missing.map(|what| format!("no {what} was seen")).collect()
+/// What must be seen in a run, each once. `asked_for`: whatever happens. `unseated`: how often a fault in force has taken
+/// the lead of the default partition from whoever had it.
+pub fn expected(asked_for: &[Expected], unseated: u64) -> Vec<Expected> {
+    let by_faults = (unseated >= UNSEATED_MIN).then_some(Expected::LeaderChange);
+    let all: BTreeSet<Expected> = asked_for.iter().copied().chain(by_faults).collect();
+    all.into_iter().collect()
 }
 
-/// `true` when nothing is missing, else `unknown`.
-pub fn verdict(missing: Vec<String>) -> Verdict {
+/// For each of these: whether it was seen.
+pub fn events(expected: &[Expected], observed: &Observed) -> Vec<Gate> {
+    let gate = |what: &Expected| Gate { name: what.to_string(), wanted: 1, seen: observed.times(*what) };
+    expected.iter().map(gate).collect()
+}
+
+/// `true` when all gates are met, else `unknown`.
+pub fn verdict(gates: &[Gate]) -> Verdict {
+    let missing: Vec<String> = gates.iter().filter(|gate| !gate.is_met()).map(Gate::to_string).collect();
     match missing.is_empty() {
         true => Verdict::valid(CHECKER),
-        false => Verdict::unknown(CHECKER, missing.join("; ")),
+        false => Verdict { checker: CHECKER.into(), valid: Valid::Unknown, evidence: missing },
     }
 }
 
@@ -134,66 +222,4 @@ pub fn nothing_found(checker: &str, findings: &[String]) -> Verdict {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checker::Valid;
-    use crate::history::Nanos;
-    use crate::workload::set::{Call, Reply, Set};
-
-    fn asked(call: Call, outcome: Outcome<Reply>) -> Operation<Call, Reply> {
-        let (invoked, completed) = (Nanos(0), Some(Nanos(1)));
-        Operation { index: 0, process: Process(0), call, invoked, completed, outcome }
-    }
-
-    fn fault(name: &str, phase: FaultPhase) -> Event<Call, Reply> {
-        Event { time: Nanos(0), what: What::Fault { name: name.into(), phase, detail: String::new() } }
-    }
-
-    fn invoke(process: Process) -> Event<Call, Reply> {
-        Event { time: Nanos(0), what: What::Invoke { process, call: Call::Read } }
-    }
-
-    #[test]
-    fn a_kind_that_never_succeeded_is_missing() {
-        let counts = counted::<Set>(&[
-            asked(Call::Add { element: 1 }, Outcome::Ok(Reply::Add)),
-            asked(Call::Add { element: 2 }, Outcome::Info("timeout".into())),
-            asked(Call::Read, Outcome::Fail("refused".into())),
-            Operation { process: LAST_PROCESS, ..asked(Call::Read, Outcome::Fail("refused".into())) },
-        ]);
-        assert_eq!(counts, BTreeMap::from([("add".to_owned(), [1, 0, 1]), ("read".to_owned(), [0, 1, 0])]));
-        assert_eq!(unsuccessful(&counts), ["no read succeeded"]);
-        assert_eq!(unsuccessful(&counted::<Set>(&[])).len(), 2);
-    }
-
-    #[test]
-    fn a_fault_counts_when_it_was_in_force_under_load() {
-        let history = [
-            fault("kill", FaultPhase::Injected),
-            fault("pause", FaultPhase::Injected),
-            fault("pause", FaultPhase::InForce),
-            fault("pause", FaultPhase::InForce),
-            invoke(Process(3)),
-            fault("kill", FaultPhase::InForce),
-            invoke(LAST_PROCESS),
-        ];
-        let counts = in_force(&history);
-        assert_eq!(counts, BTreeMap::from([("pause".to_owned(), 2)]));
-        let asked_for = ["kill", "pause"].map(str::to_owned);
-        assert_eq!(without_force(&asked_for, &counts), ["kill was never in force"]);
-    }
-
-    #[test]
-    fn what_is_missing_is_unknown_and_what_was_found_is_false() {
-        let both = [Expected::LeaderChange, Expected::Snapshot];
-        assert_eq!(unseen(&both, &Observed::default()), ["no leader change was seen", "no snapshot was seen"]);
-        let led = |terms: &[u64]| terms.iter().map(|term| (*term, NodeId(1))).collect();
-        let observed = Observed { leaders: led(&[3, 5]), snapshots: BTreeMap::from([((NodeId(1), 1), 2)]) };
-        assert_eq!(both.map(|what| observed.times(what)), [1, 2]);
-        assert_eq!(Observed { leaders: led(&[3]), ..Observed::default() }.times(Expected::LeaderChange), 0);
-        assert_eq!(verdict(Vec::new()).valid, Valid::True);
-        assert_eq!(verdict(unseen(&both, &Observed::default())).valid, Valid::Unknown);
-        assert_eq!(nothing_found("crashes", &[]).valid, Valid::True);
-        assert_eq!(nothing_found("crashes", &["n1 ended".into()]).valid, Valid::False);
-    }
-}
+mod tests;

@@ -13,8 +13,8 @@
 //! * Sets are vectors: what stands there twice is not lost in writing it down.
 //!
 //! Left out: what Jepsen's models have no place for. Revisions and versions are in the JSON lines only, and so is
-//! what a swap that found another value says about the register; in the files of independent objects there are no
-//! faults.
+//! what a swap that found another value says about the register; so are stale reads. In the files of independent objects
+//! there are no faults.
 
 mod form;
 #[cfg(test)]
@@ -64,6 +64,9 @@ pub fn files<C: Form>(history: &[Event<C, C::Reply>]) -> Vec<File<'_, C>> {
             }
             What::Fault { .. } => None,
         };
+        if call.is_some_and(|call| !call.is_in_model()) {
+            continue;
+        }
         parts.entry(call.and_then(C::part)).or_default().push(Line { number, event, call });
     }
     if parts.keys().any(Option::is_some) {

@@ -1,30 +1,45 @@
 //! The ledger: one line of JSON for each run that counts, in a file that is kept with the code.
 //!
+//! `sum.rs` adds up many lines, `bounds.rs` says what they must come to.
+//!
 //! Invariants:
 //!
-//! * A line is added at the end, in one write; no line is ever changed.
-//! * A last line that broke off (the machine went down while it was written) is none, and the next one does not join
-//!   it.
+//! * A line is added at the end, in one write, under a lock of the file; no line is ever changed here.
+//! * A last line that broke off (the harness was killed, or the machine went down, while it was written) is none: who
+//!   reads is told of it, and the next line takes its place. One that only lacks its line feed is a line.
 //!
-//! Left out: whether the servers that ran were built from the commit: the ledger says which checkout the run was
-//! started in.
+//! Left out: whether the server that ran was built from the commit: the ledger says which checkout the run was started
+//! in, and which program ran.
+
+mod bounds;
+mod sum;
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use bounds::Bounds;
+pub use sum::{Sum, by_commit};
+
 use crate::checker::Valid;
+use crate::coverage::Expected;
+use crate::target::Target;
 use crate::workload::Name;
+
+/// What stands behind a commit when tracked files were changed.
+const DIRTY: &str = "-dirty";
+/// All but where the ledgers are, as git has it.
+const LEFT_OUT: &str = ":(exclude,top)docs/chaos";
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// Of the checkout, with `-dirty` behind it when tracked files were changed.
+    /// Of the checkout ([`commit`]), with `-dirty` behind it when tracked files were changed.
     pub commit: String,
     /// When it began, UTC.
     pub date: String,
@@ -32,6 +47,9 @@ pub struct Line {
     pub workload: Name,
     /// The faults asked for, by the profile's name.
     pub profile: String,
+    /// Absent in lines of older builds.
+    #[serde(flatten)]
+    pub conditions: Option<Conditions>,
     /// How often each fault was in force.
     pub faults: BTreeMap<String, u64>,
     /// From the first event to the last one.
@@ -40,6 +58,28 @@ pub struct Line {
     pub verdict: Valid,
     /// Of `history.jsonl`.
     pub history_sha256: String,
+    /// Where it says what became of a run that is false. A person adds it; no code does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explained: Option<String>,
+}
+
+/// What a run is of, beside its commit, workload, profile and seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conditions {
+    pub target: Target,
+    /// Of its program.
+    pub server_sha256: String,
+    /// Where its nodes are.
+    pub backend: String,
+    pub nodes: usize,
+    /// Calls a second, of all workers together.
+    pub rate: f64,
+    /// How many workers.
+    pub concurrency: usize,
+    /// Seconds of load.
+    pub time_limit: u64,
+    /// What had to be seen to happen, beside what the faults take.
+    pub expect: Vec<Expected>,
 }
 
 /// Operations by outcome.
@@ -48,6 +88,21 @@ pub struct Outcomes {
     pub ok: u64,
     pub fail: u64,
     pub info: u64,
+}
+
+impl Line {
+    /// Whether it shows something of this repository's server as of a commit: it says under which conditions it ran, that
+    /// the server was Trefoil, and the checkout was clean.
+    pub fn counts(&self) -> bool {
+        !is_dirty(&self.commit)
+            && self.conditions.as_ref().is_some_and(|conditions| conditions.target == Target::Trefoil)
+    }
+
+    /// Whether it is false, and nobody has said why.
+    pub fn is_open(&self) -> bool {
+        let explained = self.explained.as_deref().is_some_and(|why| !why.trim().is_empty());
+        self.verdict == Valid::False && !explained
+    }
 }
 
 impl Outcomes {
@@ -60,28 +115,70 @@ impl Outcomes {
     pub fn plus(self, other: Outcomes) -> Outcomes {
         Outcomes { ok: self.ok + other.ok, fail: self.fail + other.fail, info: self.info + other.info }
     }
+
+    /// Whatever came of them.
+    pub fn all(self) -> u64 {
+        self.ok + self.fail + self.info
+    }
 }
 
-/// The lines of a ledger; none when there is no such file.
+/// What a ledger's file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ledger {
+    pub lines: Vec<Line>,
+    /// The number of the last line when it broke off, and so is none.
+    pub torn: Option<usize>,
+}
+
+impl Ledger {
+    /// For a person: that its last line broke off, if it did.
+    pub fn warning(&self) -> Option<String> {
+        let number = self.torn?;
+        Some(format!("line {number} broke off when it was written, and is none: the next one will take its place"))
+    }
+}
+
+/// The ledger in a file; it is empty when there is no such file.
 ///
 /// # Errors
-/// It cannot be read, or a line is none: the error names it.
-pub fn read(path: &Path) -> io::Result<Vec<Line>> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(error),
-    };
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let lines = (1..).zip(whole.lines()).filter(|(_, line)| !line.trim().is_empty());
-    lines.map(|(number, line)| serde_json::from_str(line).map_err(|error| no_line(number, &error))).collect()
+/// It cannot be read, or a line that is whole is none: the error names it.
+pub fn read(path: &Path) -> io::Result<Ledger> {
+    match fs::read(path) {
+        Ok(bytes) => parse(&bytes),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Ledger::default()),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse(bytes: &[u8]) -> io::Result<Ledger> {
+    let (whole, rest) = bytes.split_at(whole_lines(bytes));
+    let mut ledger = Ledger::default();
+    for (number, line) in (1..).zip(whole.split(|byte| *byte == b'\n')).filter(|(_, line)| !is_blank(line)) {
+        ledger.lines.push(serde_json::from_slice(line).map_err(|error| no_line(number, &error))?);
+    }
+    if !is_blank(rest) {
+        match serde_json::from_slice(rest) {
+            Ok(line) => ledger.lines.push(line),
+            Err(_) => ledger.torn = Some(whole.split(|byte| *byte == b'\n').count()),
+        }
+    }
+    Ok(ledger)
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.trim_ascii().is_empty()
+}
+
+/// How many bytes are lines that end.
+fn whole_lines(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1)
 }
 
 fn no_line(number: usize, error: &serde_json::Error) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, format!("line {number} of the ledger is none: {error}"))
 }
 
-/// Adds a line; makes the file and its folder if they are not there.
+/// Adds a line; makes the file and its folder if they are not there. It is on disk when this returns.
 ///
 /// # Errors
 /// It could not be written.
@@ -89,31 +186,46 @@ pub fn append(path: &Path, line: &Line) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
-    let before = match fs::read(path) {
-        Ok(before) => before,
-        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-        Err(error) => return Err(error),
-    };
-    let whole = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-    let mut bytes = serde_json::to_vec(line)?;
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    file.lock()?;
+    let mut before = Vec::new();
+    file.read_to_end(&mut before)?;
+    let (kept, mut bytes) = joint(&before);
+    serde_json::to_writer(&mut bytes, line)?;
     bytes.push(b'\n');
-    let mut file = OpenOptions::new().create(true).append(true).open(path)?;
-    if whole < before.len() {
-        file.set_len(whole as u64)?;
+    if kept < before.len() {
+        file.set_len(kept as u64)?;
     }
-    file.write_all(&bytes)
+    file.write_all(&bytes)?;
+    file.sync_all()
 }
 
-/// The commit of the checkout this is run in, with `-dirty` behind it when tracked files are changed. The ledger
-/// itself does not count: it changes with each run.
+/// How much of a file stays when a line is added, and what comes before that line.
+fn joint(before: &[u8]) -> (usize, Vec<u8>) {
+    let whole = whole_lines(before);
+    match serde_json::from_slice::<Line>(&before[whole..]) {
+        Ok(_) => (before.len(), b"\n".to_vec()),
+        Err(_) => (whole, Vec::new()),
+    }
+}
+
+/// Whether tracked files were changed in the checkout that a commit was read of.
+pub fn is_dirty(commit: &str) -> bool {
+    commit.ends_with(DIRTY)
+}
+
+/// The commit of the checkout this is run in, with `-dirty` behind it when tracked files are changed. What is in
+/// `docs/chaos` does not count: neither for changed files, as the ledger changes with each run, nor for the commit, which is
+/// the last one that changed anything else. So a ledger that is committed is still one of what is checked out.
 ///
 /// # Errors
 /// There is no git, or no checkout.
 pub fn commit() -> anyhow::Result<String> {
-    let head = git(&["rev-parse", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":(exclude,top)docs/chaos"])?;
-    let dirty = if changed.is_empty() { "" } else { "-dirty" };
-    Ok(format!("{head}{dirty}"))
+    let commit = git(&["rev-list", "-1", "HEAD", "--", ":(top)", LEFT_OUT])?;
+    ensure!(!commit.is_empty(), "no commit of this checkout holds anything; say --commit");
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":(top)", LEFT_OUT])?;
+    let dirty = if changed.is_empty() { "" } else { DIRTY };
+    Ok(format!("{commit}{dirty}"))
 }
 
 fn git(words: &[&str]) -> anyhow::Result<String> {
@@ -124,56 +236,4 @@ fn git(words: &[&str]) -> anyhow::Result<String> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    pub(crate) fn line(seed: u64, verdict: Valid) -> Line {
-        Line {
-            commit: "abc".into(),
-            date: "2026-11-21T18:55:03Z".into(),
-            seed,
-            workload: Name::Append,
-            profile: "kill+pause".into(),
-            faults: BTreeMap::from([("kill".into(), 2)]),
-            seconds: 60.4,
-            operations: Outcomes { ok: 10, fail: 1, info: 2 },
-            verdict,
-            history_sha256: "00ff".into(),
-        }
-    }
-
-    #[test]
-    fn a_line_is_json_as_it_is_documented() {
-        let text = serde_json::to_string(&line(7, Valid::True)).expect("it is plain data");
-        let expected = r#"{"commit":"abc","date":"2026-11-21T18:55:03Z","seed":7,"workload":"append",
-            "profile":"kill+pause","faults":{"kill":2},"seconds":60.4,"operations":{"ok":10,"fail":1,"info":2},
-            "verdict":"true","history_sha256":"00ff"}"#;
-        assert_eq!(text, expected.split_ascii_whitespace().collect::<String>());
-    }
-
-    #[test]
-    fn lines_are_read_as_they_were_added() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("docs/chaos/ledger.jsonl");
-        assert!(read(&path).expect("nothing is there").is_empty());
-        for seed in [1, 2] {
-            append(&path, &line(seed, Valid::Unknown)).expect("written");
-        }
-        let two = [line(1, Valid::Unknown), line(2, Valid::Unknown)];
-        assert_eq!(read(&path).expect("lines"), two);
-        let whole = fs::read_to_string(&path).expect("it is there");
-        fs::write(&path, format!("{whole}{{\"commit\":\"a")).expect("written");
-        assert_eq!(read(&path).expect("what broke off is none"), two);
-        append(&path, &line(3, Valid::False)).expect("written");
-        assert_eq!(read(&path).expect("lines").len(), 3);
-        fs::write(&path, format!("{whole}{{}}\n")).expect("written");
-        assert!(read(&path).is_err_and(|error| error.to_string().contains("line 3")));
-    }
-
-    #[test]
-    fn outcomes_are_of_all_kinds() {
-        let kinds = BTreeMap::from([("read".to_owned(), [1, 2, 3]), ("write".to_owned(), [10, 20, 30])]);
-        assert_eq!(Outcomes::of(&kinds), Outcomes { ok: 11, fail: 22, info: 33 });
-        assert_eq!(Outcomes::of(&kinds).plus(Outcomes { ok: 1, fail: 1, info: 1 }).info, 34);
-    }
-}
+pub(crate) mod tests;

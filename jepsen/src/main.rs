@@ -1,5 +1,6 @@
-//! `jepsen`: runs, one or a matrix of them, judges again, tampers with what it has judged, shows what runs have left,
-//! cleans up. Exit codes as Jepsen's: 0 valid, 1 invalid, 2 unknown, 254 bad arguments, 255 the harness failed.
+//! `jepsen`: runs, one or a matrix of them, sums up what was run, judges again, tampers with what it has judged, shows what
+//! runs have left, cleans up. Exit codes as Jepsen's: 0 valid, 1 invalid, 2 unknown, 254 bad arguments, 255 the harness
+//! failed or was interrupted.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::panic;
@@ -10,17 +11,17 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use trefoil_jepsen::check::{self, Model};
 use trefoil_jepsen::checker::{Valid, Verdict, worst};
-use trefoil_jepsen::command::{SelfTest, Test, TestAll, print_verdict};
+use trefoil_jepsen::command::{SelfTest, Summary, Test, TestAll, Usage, print_verdict};
 use trefoil_jepsen::generator::Dice;
 use trefoil_jepsen::history::{Event, pair};
 use trefoil_jepsen::serve::Server;
 use trefoil_jepsen::tamper::{Tamper, tampered};
 use trefoil_jepsen::workload::Name;
-use trefoil_jepsen::{cleanup, with_workload};
+use trefoil_jepsen::{cleanup, interrupt, with_workload};
 use trefoil_world::random;
 
 const BAD_ARGUMENTS: u8 = 254;
-const HARNESS_FAILED: u8 = 255;
+const HARNESS_FAILED: u8 = interrupt::EXIT_CODE;
 
 /// Trefoil's chaos harness
 #[derive(Debug, Parser)]
@@ -36,6 +37,9 @@ enum Command {
     Test(Test),
     /// Run workloads under profiles of faults, each with several seeds; append a line for each run to the ledger
     TestAll(TestAll),
+    /// Sum up a ledger, and say what it does not show; false runs that nothing explains, and too many unknown ones, always
+    /// are of that
+    Ledger(Summary),
     /// Judge a stored history again
     Check {
         /// A history.jsonl, or a run's folder
@@ -71,7 +75,7 @@ enum Command {
     },
     /// Plant bugs one by one: each must be found by its checker, and the same runs without it must be valid
     Selftest(SelfTest),
-    /// Remove what runs that died have left: namespaces and processes
+    /// Remove what runs that died have left: namespaces, processes and records
     Cleanup,
 }
 
@@ -91,8 +95,10 @@ async fn done() -> ExitCode {
         }
     };
     let done = match args.command {
-        Command::Test(test) => test.run().await,
-        Command::TestAll(all) => all.run().await,
+        // What starts clusters takes them down at an interrupt; the rest has nothing that would stay.
+        Command::Test(test) => interrupt::or_interrupted(test.run()).await,
+        Command::TestAll(all) => interrupt::or_interrupted(all.run()).await,
+        Command::Ledger(summary) => summary.run(),
         Command::Check { file, model } => check::judge(&file, model).map(|verdicts| {
             verdicts.iter().for_each(print_verdict);
             worst(&verdicts)
@@ -102,7 +108,7 @@ async fn done() -> ExitCode {
             let seed = seed.unwrap_or_else(random::next_u64);
             with_workload!(workload, W => tamper::<W>(&file, changes, seed))
         }
-        Command::Selftest(selftest) => selftest.run().await,
+        Command::Selftest(selftest) => interrupt::or_interrupted(selftest.run()).await,
         Command::Cleanup => cleanup::run().map(|()| Valid::True),
     };
     match done {
@@ -113,7 +119,7 @@ async fn done() -> ExitCode {
         }),
         Err(error) => {
             eprintln!("jepsen: {error:#}");
-            ExitCode::from(HARNESS_FAILED)
+            ExitCode::from(if error.is::<Usage>() { BAD_ARGUMENTS } else { HARNESS_FAILED })
         }
     }
 }

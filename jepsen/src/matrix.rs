@@ -1,26 +1,35 @@
 //! `jepsen test-all`: workloads by profiles of faults by seeds, each a run; which of them are still to be done.
 //!
-//! A [`Cell`] is one run to be. Seeds change last: a matrix that is cut short has had all workloads and profiles with
-//! its first seed. A cell whose run stands in the ledger, for the same commit, is not run again: so a matrix can be
-//! broken off and taken up. Pure; who runs the cells is the command.
+//! A [`Cell`] is one run to be. Their order is fixed, and goes along the diagonals of the matrix: of one that is cut short
+//! the first runs, as many as there are workloads or profiles, whichever are more, have had all of both. Seeds change
+//! last. A cell whose run stands in the ledger, for the same commit and under the same conditions, is not run again: so a
+//! matrix can be broken off and taken up. Pure; who runs the cells is the command.
+//!
+//! Invariants:
+//!
+//! * What was run on a checkout with changed files is never taken as done: nobody can say what it was of.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use crate::checker::Valid;
-use crate::ledger::{Line, Outcomes};
+use crate::ledger::{Conditions, Line, Outcomes, Sum, is_dirty};
 use crate::nemesis::{FaultKind, UnknownFault};
 use crate::workload::Name;
 
-/// Profiles that are run when none are asked for.
-pub const PROFILES: [&str; 7] = [
+/// Profiles that are run when none are asked for: every kind of fault is in one of them. Those of one profile are few
+/// enough for each to be in force in a run of a minute.
+pub const PROFILES: [&str; 10] = [
     "none",
-    "kill+pause",
-    "partition",
+    "kill+pause+kill-all",
     "power-loss",
+    "partition-one+partition-halves+partition-minority+partition-leader-alone",
+    "partition-majority-ring+partition-bridge+partition-asymmetric+peer-port-cut",
+    "slow-links+drip+reset+half-open",
     "sync-error+disk-full",
     "amnesia+old-copy+truncation",
+    "snapshot-under-fire",
     "kill+pause+partition+power-loss",
 ];
 
@@ -60,17 +69,19 @@ pub struct Cell {
 }
 
 impl Cell {
-    /// Whether a line of the ledger is of this run at this commit.
-    fn is_of(&self, line: &Line, commit: &str) -> bool {
+    /// Whether a line of the ledger is of this run.
+    fn is_of(&self, line: &Line, commit: &str, conditions: &Conditions) -> bool {
         line.commit == commit
             && line.seed == self.seed
             && line.workload == self.workload
             && line.profile == self.profile.to_string()
+            && line.conditions.as_ref() == Some(conditions)
     }
 
-    /// Its last line in the ledger: how it ended, if it was run at this commit.
-    pub fn done<'a>(&self, ledger: &'a [Line], commit: &str) -> Option<&'a Line> {
-        ledger.iter().rev().find(|line| self.is_of(line, commit))
+    /// Its last line in the ledger: how it ended, if it was run at this commit under these conditions.
+    pub fn done<'a>(&self, ledger: &'a [Line], commit: &str, conditions: &Conditions) -> Option<&'a Line> {
+        let done = ledger.iter().rev().find(|line| self.is_of(line, commit, conditions));
+        done.filter(|_| !is_dirty(commit))
     }
 }
 
@@ -78,11 +89,23 @@ impl Cell {
 pub fn cells(workloads: &[Name], profiles: &[Profile], seeds: &[u64]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for &seed in seeds {
-        for profile in profiles {
-            cells.extend(workloads.iter().map(|&workload| Cell { workload, profile: profile.clone(), seed }));
+        for (workload, profile) in along_diagonals(workloads.len(), profiles.len()) {
+            cells.push(Cell { workload: workloads[workload], profile: profiles[profile].clone(), seed });
         }
     }
     cells
+}
+
+/// The places of a matrix, each once: every stretch of as many as its longer side has all rows and all columns.
+fn along_diagonals(rows: usize, columns: usize) -> Vec<(usize, usize)> {
+    let mut places = Vec::new();
+    for shift in 0..rows.min(columns) {
+        for place in 0..rows.max(columns) {
+            let (row, column) = if rows < columns { (place + shift, place) } else { (place, place + shift) };
+            places.push((row % rows, column % columns));
+        }
+    }
+    places
 }
 
 /// The worst of the runs; `unknown` when there is none.
@@ -90,65 +113,43 @@ pub fn worst(lines: &[Line]) -> Valid {
     lines.iter().map(|line| line.verdict).max().unwrap_or(Valid::Unknown)
 }
 
-/// What came of the runs of one workload under one profile.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Sum {
-    /// Runs that were true, unknown, false.
-    runs: [u64; 3],
-    seconds: f64,
-    operations: Outcomes,
-    in_force: u64,
-}
-
-impl Sum {
-    fn add(&mut self, line: &Line) {
-        let place = match line.verdict {
-            Valid::True => 0,
-            Valid::Unknown => 1,
-            Valid::False => 2,
-        };
-        self.runs[place] += 1;
-        self.seconds += line.seconds;
-        self.operations = self.operations.plus(line.operations);
-        self.in_force += line.faults.values().sum::<u64>();
-    }
-
-    fn row(&self, workload: &str, profile: &str) -> String {
-        let Sum { runs: [valid, unknown, invalid], seconds, operations: Outcomes { ok, fail, info }, in_force } = self;
-        format!(
-            "{workload:<13} {profile:<32} {valid:>5} {unknown:>7} {invalid:>5} {seconds:>8.0} {ok:>9} {fail:>8} \
-             {info:>7} {in_force:>6}\n"
-        )
-    }
-}
-
 /// A table of these runs: a row for each workload under each profile, and their sum.
 pub fn table(lines: &[Line]) -> String {
     let mut sums: BTreeMap<(Name, &str), Sum> = BTreeMap::new();
-    let mut all = Sum::default();
     for line in lines {
         sums.entry((line.workload, line.profile.as_str())).or_default().add(line);
-        all.add(line);
     }
     let mut table = String::new();
-    let columns = ["workload", "profile", "true", "unknown", "false", "seconds", "ok", "fail", "info", "faults"];
-    let [workload, profile, valid, unknown, invalid, seconds, ok, fail, info, in_force] = columns;
+    let columns = ["workload", "true", "unknown", "false", "seconds", "ok", "fail", "info", "faults", "profile"];
+    let [workload, valid, unknown, invalid, seconds, ok, fail, info, in_force, profile] = columns;
     writeln!(
         table,
-        "{workload:<13} {profile:<32} {valid:>5} {unknown:>7} {invalid:>5} {seconds:>8} {ok:>9} {fail:>8} {info:>7} \
-         {in_force:>6}"
+        "{workload:<13} {valid:>5} {unknown:>7} {invalid:>5} {seconds:>8} {ok:>9} {fail:>8} {info:>7} {in_force:>6} \
+         {profile}"
     )
     .expect("a string takes all");
     for ((workload, profile), sum) in &sums {
-        table += &sum.row(workload.as_str(), profile);
+        table += &row(workload.as_str(), profile, sum);
     }
-    table + &all.row("all", "")
+    table + &row("all", "", &Sum::of(lines))
+}
+
+fn row(workload: &str, profile: &str, sum: &Sum) -> String {
+    let Sum { valid, unknown, invalid, seconds, operations: Outcomes { ok, fail, info }, .. } = sum;
+    let in_force = sum.in_force();
+    format!(
+        "{workload:<13} {valid:>5} {unknown:>7} {invalid:>5} {seconds:>8.0} {ok:>9} {fail:>8} {info:>7} {in_force:>6} \
+         {profile}\n"
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::ledger::tests::line;
+    use crate::ledger::tests::{conditions, line};
+    use crate::target::Target;
 
     fn profile(text: &str) -> Profile {
         text.parse().expect("a profile")
@@ -166,26 +167,74 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_of_fault_is_in_a_profile() {
+        let faults: BTreeSet<FaultKind> = PROFILES.iter().flat_map(|text| profile(text).faults).collect();
+        assert_eq!(faults, BTreeSet::from(FaultKind::ALL));
+    }
+
+    #[test]
     fn seeds_change_last() {
         let cells = cells(&[Name::Set, Name::Append], &[profile("none"), profile("kill")], &[1, 2]);
         let told: Vec<String> =
             cells.iter().map(|cell| format!("{} {} {}", cell.seed, cell.profile, cell.workload)).collect();
-        let first = ["1 none set", "1 none append", "1 kill set", "1 kill append"];
-        let second = ["2 none set", "2 none append", "2 kill set", "2 kill append"];
+        let first = ["1 none set", "1 kill append", "1 kill set", "1 none append"];
+        let second = ["2 none set", "2 kill append", "2 kill set", "2 none append"];
         assert_eq!(told, [first, second].concat());
+    }
+
+    #[test]
+    fn a_matrix_that_is_cut_short_has_had_all() {
+        for (rows, columns) in [(1, 1), (6, 10), (10, 6), (4, 4), (2, 4), (1, 5), (0, 3), (3, 0)] {
+            let places = along_diagonals(rows, columns);
+            let differ: BTreeSet<(usize, usize)> = places.iter().copied().collect();
+            assert_eq!((places.len(), differ.len()), (rows * columns, rows * columns), "{rows} by {columns}");
+            for stretch in places.chunks(rows.max(columns)) {
+                let in_rows: BTreeSet<usize> = stretch.iter().map(|(row, _)| *row).collect();
+                let in_columns: BTreeSet<usize> = stretch.iter().map(|(_, column)| *column).collect();
+                assert_eq!((in_rows.len(), in_columns.len()), (rows, columns), "{rows} by {columns}");
+            }
+        }
     }
 
     #[test]
     fn what_stands_in_the_ledger_is_done() {
         let ledger = [line(1, Valid::Unknown), line(1, Valid::True), line(2, Valid::False)];
         let cell = |seed, kinds: &str| Cell { workload: Name::Append, profile: profile(kinds), seed };
-        let verdict = |cell: Cell, commit: &str| cell.done(&ledger, commit).map(|line| line.verdict);
-        assert_eq!(verdict(cell(1, "kill+pause"), "abc"), Some(Valid::True), "the last one counts");
-        assert_eq!(verdict(cell(2, "kill+pause"), "abc"), Some(Valid::False));
-        assert_eq!(verdict(cell(3, "kill+pause"), "abc"), None);
-        assert_eq!(verdict(cell(1, "kill"), "abc"), None);
-        assert_eq!(verdict(cell(1, "kill+pause"), "abc-dirty"), None);
-        assert_eq!(verdict(Cell { workload: Name::Set, ..cell(1, "kill+pause") }, "abc"), None);
+        let verdict = |cell: Cell| cell.done(&ledger, "abc", &conditions()).map(|line| line.verdict);
+        assert_eq!(verdict(cell(1, "kill+pause")), Some(Valid::True), "the last one counts");
+        assert_eq!(verdict(cell(2, "kill+pause")), Some(Valid::False));
+        assert_eq!(verdict(cell(3, "kill+pause")), None);
+        assert_eq!(verdict(cell(1, "kill")), None);
+        assert_eq!(verdict(Cell { workload: Name::Set, ..cell(1, "kill+pause") }), None);
+    }
+
+    #[test]
+    fn what_ran_otherwise_is_not_done() {
+        let cell = Cell { workload: Name::Append, profile: profile("kill+pause"), seed: 1 };
+        let of = |commit: &str, conditions| Line { commit: commit.into(), conditions, ..line(1, Valid::True) };
+        let other = |change: fn(&mut Conditions)| {
+            let mut changed = conditions();
+            change(&mut changed);
+            of("abc", Some(changed))
+        };
+        assert!(cell.done(&[of("abc", Some(conditions()))], "abc", &conditions()).is_some());
+        let others = [
+            of("def", Some(conditions())),
+            of("abc", None),
+            other(|one| one.target = Target::Etcd),
+            other(|one| one.server_sha256 = "22dd".into()),
+            other(|one| one.backend = "loopback".into()),
+            other(|one| one.nodes = 3),
+            other(|one| one.rate = 100.0),
+            other(|one| one.concurrency = 5),
+            other(|one| one.time_limit = 10),
+            other(|one| one.expect.clear()),
+        ];
+        for line in others {
+            assert_eq!(cell.done(std::slice::from_ref(&line), "abc", &conditions()), None, "{line:?}");
+        }
+        let dirty = of("abc-dirty", Some(conditions()));
+        assert_eq!(cell.done(&[dirty], "abc-dirty", &conditions()), None, "nobody knows what was changed");
     }
 
     #[test]
@@ -194,8 +243,8 @@ mod tests {
         let lines = [line(1, Valid::True), set, line(2, Valid::False)];
         let table = table(&lines);
         let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_ascii_whitespace().collect()).collect();
-        assert_eq!(rows[1], ["append", "kill+pause", "1", "0", "1", "121", "20", "2", "4", "4"]);
-        assert_eq!(rows[2], ["set", "kill+pause", "1", "0", "0", "60", "10", "1", "2", "2"]);
+        assert_eq!(rows[1], ["append", "1", "0", "1", "121", "20", "2", "4", "4", "kill+pause"]);
+        assert_eq!(rows[2], ["set", "1", "0", "0", "60", "10", "1", "2", "2", "kill+pause"]);
         assert_eq!(rows[3], ["all", "2", "0", "1", "181", "30", "3", "6", "6"]);
         assert_eq!(rows.len(), 4);
         assert_eq!((worst(&lines), worst(&lines[..2]), worst(&[])), (Valid::False, Valid::True, Valid::Unknown));

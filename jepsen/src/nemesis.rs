@@ -1,6 +1,6 @@
 //! The nemesis: puts faults in force, finds out whether they are, and heals them.
 //!
-//! Choosing is pure (`fault.rs`, `grudge.rs`): a seed, the number of nodes and who leads give the fault. Doing it is
+//! Choosing is pure (`choice.rs`, `grudge.rs`): a seed, the number of nodes and who leads give the fault. Doing it is
 //! thin (`force.rs`). The kinds asked for come in turns, each once in a random order before any comes again, so that
 //! a run of some length has had them all. What happened is told as [`Seen`], for the history: a fault is
 //! [`FaultPhase::InForce`] only when a probe has seen it at work, and one that could not be put in force is said to
@@ -9,29 +9,35 @@
 //! Invariants:
 //!
 //! * A fault is noted before anything is done for it, so that a dropped or failed injection is healed too.
-//! * Healing heals everything, and may be repeated.
+//! * Healing heals everything, and may be repeated. A fault is [`FaultPhase::Healed`] only when a probe has seen that it is
+//!   gone.
 //! * A node that takes a fault otherwise than it must is a finding, whatever the history says.
 //!
 //! Left out: when faults come and go, which is the run's choice.
 
+mod choice;
 mod fault;
 mod force;
 mod grudge;
+mod kind;
+mod unseats;
 
 use std::collections::BTreeSet;
 
-pub use fault::{Fault, FaultKind, Needs, Targets, UnknownFault, Victim};
+pub use fault::{Fault, Targets, Victim};
 pub use grudge::{Grudge, Shape};
+pub use kind::{FaultKind, Needs, UnknownFault};
 
 use crate::backend::Cut;
 use crate::cluster::Cluster;
-use crate::coverage::Expected;
+use crate::coverage::{AskedFor, Expected};
 use crate::generator::Dice;
 use crate::history::FaultPhase;
 
 use force::Found;
 
-/// What a fault is called (the kind asked for), what became of it, and in words whom it hits and what was seen.
+/// What a fault is called (the kind asked for; of a partition of any shape its own), what became of it, and in words whom
+/// it hits and what was seen.
 pub type Seen = (String, FaultPhase, String);
 
 /// How often the last healing is tried: a node may need longer to be ready than it is given once.
@@ -49,6 +55,8 @@ pub struct Nemesis {
     active: Vec<(FaultKind, Fault)>,
     findings: Vec<String>,
     not_healed: Option<String>,
+    /// How many faults in force have taken the lead from whoever had it.
+    unseated: u64,
 }
 
 impl Nemesis {
@@ -56,12 +64,22 @@ impl Nemesis {
     pub fn new(kinds: &[FaultKind], seed: u64) -> Nemesis {
         let dice = Dice::new(seed ^ STREAM);
         let (turn, active, findings) = (Vec::new(), Vec::new(), Vec::new());
-        Nemesis { kinds: kinds.to_vec(), turn, dice, active, findings, not_healed: None }
+        Nemesis { kinds: kinds.to_vec(), turn, dice, active, findings, not_healed: None, unseated: 0 }
     }
 
-    /// The names of the kinds of faults asked for: each must have been in force for a run to prove anything.
+    /// The names of the kinds of faults asked for.
     pub fn kinds(&self) -> Vec<String> {
         self.kinds.iter().map(FaultKind::to_string).collect()
+    }
+
+    /// The same with what they are noted as: each must have been in force for a run to prove anything.
+    pub fn asked_for(&self) -> Vec<AskedFor> {
+        self.kinds.iter().map(|kind| AskedFor { name: kind.to_string(), noted_as: noted_as(*kind) }).collect()
+    }
+
+    /// How many faults in force so far have taken the lead of the default partition from whoever had it.
+    pub fn unseated(&self) -> u64 {
+        self.unseated
     }
 
     /// What nodes did that they must not do under the faults so far.
@@ -96,14 +114,16 @@ impl Nemesis {
         {
             return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))];
         }
+        let seen = |phase, detail: String| (name(kind, &fault), phase, detail);
         self.active.push((kind, fault.clone()));
         let done = match force::inject(cluster, &fault).await {
             Ok(done) => done,
             Err(error) => return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))],
         };
-        let injected = seen(FaultPhase::Injected, format!("{fault}{}{done}", if done.is_empty() { "" } else { ": " }));
-        match force::probe(cluster, &fault, self.cuts()).await {
+        let injected = seen(FaultPhase::Injected, told(&fault, &done.said));
+        match force::probe(cluster, &fault, &done, self.cuts()).await {
             Ok(Found { seen: found, findings }) => {
+                self.unseated += u64::from(unseats::unseats(&fault, cluster.nodes().len(), leader));
                 self.findings.extend(findings.into_iter().map(|finding| format!("{kind}: {finding}")));
                 vec![injected, seen(FaultPhase::InForce, format!("{fault}: {found}"))]
             }
@@ -111,29 +131,36 @@ impl Nemesis {
         }
     }
 
-    /// Heals all faults and waits until every node is ready. What cannot be healed stays noted, and is said to be still
-    /// there.
+    /// Heals all faults, waits until every node is ready, and looks whether each fault is gone. What is not, or not known
+    /// to be, stays noted, and is said to be still there.
     pub async fn heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
-        let result = force::heal(cluster).await;
-        self.not_healed = result.as_ref().err().map(|error| format!("{error:#}"));
-        let (phase, said) = match &result {
-            Ok(()) => (FaultPhase::Healed, String::new()),
-            Err(error) => (FaultPhase::Injected, format!("; not healed: {error:#}")),
-        };
-        let told = |(kind, fault): &(FaultKind, Fault)| (kind.to_string(), phase, format!("{fault}{said}"));
-        let mut seen: Vec<Seen> = self.active.iter().map(told).collect();
-        match result {
-            Ok(()) => self.active.clear(),
-            Err(error) if seen.is_empty() => {
-                seen.push(("heal".to_owned(), FaultPhase::Injected, format!("not healed: {error:#}")));
+        self.not_healed = force::heal(cluster).await.err().map(|error| format!("{error:#}"));
+        let (mut seen, mut left) = (Vec::new(), Vec::new());
+        // They are noted until it is known what became of all of them.
+        for (kind, fault) in self.active.clone() {
+            let gone = match &self.not_healed {
+                None => force::probe_healed(cluster, &fault).await.map_err(|error| format!("{kind}: {error:#}")),
+                Some(why) => Err(why.clone()),
+            };
+            match gone {
+                Ok(gone) => seen.push((name(kind, &fault), FaultPhase::Healed, told(&fault, &gone))),
+                Err(why) => {
+                    seen.push((name(kind, &fault), FaultPhase::Injected, format!("{fault}; not healed: {why}")));
+                    self.not_healed.get_or_insert(why);
+                    left.push((kind, fault));
+                }
             }
-            Err(_) => {}
+        }
+        self.active = left;
+        if let Some(why) = self.not_healed.as_ref().filter(|_| seen.is_empty()) {
+            seen.push(("heal".to_owned(), FaultPhase::Injected, format!("not healed: {why}")));
         }
         seen
     }
 
-    /// Brings everything back, whatever was done; again if that fails. Nodes that ended by themselves are started too:
-    /// [`Cluster::ended`] knows them. Whether it came to nothing tells [`Nemesis::not_healed`].
+    /// Brings everything back, whatever was done; again if that fails. Nodes that ended by themselves are started too, also
+    /// those that do so late: [`Cluster::ended`] knows those without reason. Whether it came to nothing tells
+    /// [`Nemesis::not_healed`].
     pub async fn final_heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
         let mut seen = Vec::new();
         for _ in 0..FINAL_ATTEMPTS {
@@ -143,6 +170,9 @@ impl Nemesis {
             if healed {
                 break;
             }
+        }
+        if let Err(error) = cluster.settle().await {
+            self.not_healed.get_or_insert_with(|| format!("{error:#}"));
         }
         seen
     }
@@ -161,6 +191,30 @@ impl Nemesis {
     /// All that is to be dropped now.
     fn cuts(&self) -> BTreeSet<Cut> {
         self.active().flat_map(Fault::cuts).collect()
+    }
+}
+
+/// A fault, and what was done or seen of it, if there is something to be said.
+fn told(fault: &Fault, what: &str) -> String {
+    format!("{fault}{}{what}", if what.is_empty() { "" } else { ": " })
+}
+
+/// What a fault of a kind is noted as.
+fn name(kind: FaultKind, fault: &Fault) -> String {
+    match fault {
+        Fault::Partition { shape, .. } => FaultKind::PartitionOf(*shape).to_string(),
+        Fault::Kill { .. } | Fault::KillAll { .. } | Fault::PowerLoss { .. } | Fault::Pause { .. } => kind.to_string(),
+        Fault::PeerPortCut { .. } | Fault::Weather { .. } | Fault::Broken { .. } => kind.to_string(),
+        Fault::SyncError { .. } | Fault::DiskFull { .. } => kind.to_string(),
+        Fault::Replaced { .. } | Fault::SnapshotUnderFire { .. } => kind.to_string(),
+    }
+}
+
+/// All that a fault of a kind may be noted as.
+fn noted_as(kind: FaultKind) -> Vec<String> {
+    match kind == FaultKind::Partition {
+        true => Shape::ALL.map(|shape| FaultKind::PartitionOf(shape).to_string()).into(),
+        false => vec![kind.to_string()],
     }
 }
 

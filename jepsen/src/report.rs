@@ -14,7 +14,6 @@
 //! Left out: judging. The page shows verdicts, and finds in their evidence which operations they are about (`marks`).
 
 mod example;
-mod gates;
 mod gather;
 pub(crate) mod html;
 mod lanes;
@@ -34,11 +33,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-pub use gates::{Gate, gates};
 pub use gather::{Recorded, recorded};
 pub use tables::links;
 
 use crate::checker::{Valid, Verdict, worst};
+use crate::coverage::Gate;
 use crate::edn::Form;
 use crate::history::{Event, Nanos, Process};
 use crate::wall::Wall;
@@ -76,6 +75,7 @@ pub struct Operation {
     /// Of its invocation, in the history.
     pub index: usize,
     pub process: Process,
+    /// As what it counts.
     pub kind: &'static str,
     /// Which of the workload's independent objects it is about.
     pub part: Option<u64>,
@@ -199,7 +199,11 @@ where
     W: Workload,
     W::Call: Form<Reply = W::Reply>,
 {
-    let Recorded { operations, faults, lasted } = recorded(history, W::kind);
+    let kind = |call: &W::Call, reply: Option<&W::Reply>| match reply {
+        None => W::kind(call),
+        Some(reply) => W::kind_of_success(call, reply),
+    };
+    let Recorded { operations, faults, lasted } = recorded(history, kind);
     let About { seed, began, facts, command, verdicts, gates } = about;
     let run = Run {
         workload: W::NAME.to_string(),

@@ -1,35 +1,41 @@
-//! One run: load and faults at the same time, then heal, last calls, and the verdicts.
+//! One run: load and faults at the same time, then heal, last calls, a look whether the cluster has recovered
+//! (`run/recovery.rs`), and the verdicts.
 //!
-//! Each worker ([`Worker`]) is bound to one node. Beside them the nemesis is at work, and an observer asks all nodes how
-//! they are: what they say is counted for the coverage gates.
+//! Each worker ([`Worker`]) comes to the cluster by a node of its own. Beside them the nemesis is at work, and an observer
+//! asks all nodes how they are: what they say is counted for the coverage gates.
 //!
 //! Invariants:
 //!
 //! * Every fault is healed before the last calls, whatever went wrong.
-//! * The history is kept before it is judged: a checker that panics leaves it.
+//! * The history is kept before it is judged.
+//! * Whatever goes wrong in the harness is noted, and takes no verdict away: a counter-example stands.
+
+mod recovery;
 
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use trefoil_client::Client;
+use tokio::task::JoinHandle;
 use trefoil_world::{clock, task};
 
 use crate::asking::{Asking, Book, Worker};
-use crate::checker::Verdict;
-use crate::cluster::Cluster;
-use crate::coverage::{self, Expected, LAST_PROCESS, Observed};
+use crate::checker::{Valid, Verdict};
+use crate::client::{Client, EtcdClient};
+use crate::cluster::status::Statuses;
+use crate::cluster::{Cluster, NotServing};
+use crate::coverage::{self, Expected, Floor, Gate, LAST_PROCESS, Observed};
 use crate::generator::Dice;
-use crate::history::{Event, Process, What, pair};
+use crate::history::{Event, Operation, Process, What, pair};
 use crate::nemesis::{Nemesis, Seen};
+use crate::target::Target;
 use crate::workload::Workload;
 
-/// How long the cluster may take to serve again when all faults are healed.
-const RECOVERY_MAX: Duration = Duration::from_secs(60);
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// How often nodes are asked how they are, and how long one may take to say.
+use recovery::{RECOVERY_MAX, RETRY_PAUSE, Themselves};
+
+/// How often nodes are asked how they are.
 const OBSERVED_EVERY: Duration = Duration::from_millis(250);
-const STATUS_MAX: Duration = Duration::from_millis(500);
 
 /// What is done, and for how long.
 #[derive(Clone, Debug)]
@@ -43,7 +49,7 @@ pub struct Plan {
     /// How long a fault is in force, and how long there is none, on average.
     pub fault_lasts: Duration,
     pub fault_pause: Duration,
-    /// What must be seen to happen: otherwise the run is `unknown`.
+    /// What must be seen to happen, whatever the faults: otherwise the run is `unknown`.
     pub expected: Vec<Expected>,
 }
 
@@ -52,72 +58,151 @@ pub struct Plan {
 pub struct Run<C, R> {
     pub history: Vec<Event<C, R>>,
     pub verdicts: Vec<Verdict>,
+    pub gates: Vec<Gate>,
     pub observed: Observed,
+    /// What went wrong in the harness itself. There is then a verdict that is `unknown` at best.
+    pub failures: Vec<String>,
 }
 
-/// Runs `workload` and `nemesis` against `cluster` as `plan` says. `keep` is given the history before it is judged.
-///
-/// # Errors
-/// The harness itself failed, or `keep` did; a cluster that does not recover is a verdict.
+impl<C, R> Run<C, R> {
+    /// One whose cluster never served: nothing was asked.
+    pub fn never_began(why: &NotServing) -> Run<C, R> {
+        let verdict = match why {
+            NotServing::Ended(nodes) => coverage::nothing_found("crashes", nodes),
+            NotServing::NotReady(node) => coverage::nothing_found("recovery", std::slice::from_ref(node)),
+        };
+        let (history, gates, observed) = (Vec::new(), Vec::new(), Observed::default());
+        Run { history, verdicts: vec![verdict], gates, observed, failures: Vec::new() }
+    }
+}
+
+/// Runs `workload` and `nemesis` against `cluster` as `plan` says. `keep` is given the history before it is judged. What
+/// goes wrong in the harness, or in `keep`, is in [`Run::failures`].
 pub async fn run<W: Workload + Default>(
     cluster: &mut Cluster,
     nemesis: &mut Nemesis,
     plan: &Plan,
     keep: impl FnOnce(&[Event<W::Call, W::Reply>]) -> io::Result<()>,
-) -> anyhow::Result<Run<W::Call, W::Reply>> {
+) -> Run<W::Call, W::Reply> {
     let mut dice = Dice::new(plan.seed);
-    let asking = Asking::new(W::default(), dice.split(), Book::new(|_| ()));
-    let endpoints = cluster.endpoints();
+    let asking = Asking::new(W::default().for_target(cluster.target()), dice.split(), Book::new(|_| ()));
     let until = asking.began + plan.lasts;
     let observed: Arc<Mutex<Observed>> = Arc::default();
-    let observer = task::spawn(observe(endpoints.clone(), observed.clone()));
-    let mut workers = Vec::new();
-    for number in 0..plan.workers {
-        let client = connect(&endpoints[number % endpoints.len()], plan.call_timeout).await?;
-        let apart = plan.workers as u64;
-        let worker = Worker::new(asking.clone(), client, Process(number as u64), apart, plan.call_timeout);
-        let pause = pauses(plan.workers as f64 / plan.rate, dice.split());
-        workers.push(task::spawn(worker.work(move || clock::now() < until, pause)));
-    }
+    let observer = task::spawn(observe(cluster.statuses(), observed.clone()));
+    let workers = load(&asking, cluster, plan, until, &mut dice);
     trouble(cluster, nemesis, plan, &asking, until, dice.split()).await;
-    for worker in workers {
-        worker.await?;
-    }
+    let mut failures = all_ended(workers).await;
     record_faults(&asking, nemesis.final_heal(cluster).await);
-    let unanswered = last_calls(&asking, &endpoints, plan).await?;
-    let recovery = recovery(nemesis.not_healed(), unanswered);
+    let recovery = recover(&asking, cluster, nemesis, plan).await;
     // What ended after the last healing is a crash too.
-    cluster.observe()?;
+    failures.extend(cluster.observe().err().map(|error| format!("{error:#}")));
     observer.abort();
     let observed = observed.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let history = asking.book.events();
-    keep(&history)?;
+    failures.extend(keep(&history).err().map(|error| format!("the history could not be kept: {error}")));
+    let operations = pair(&history);
+    let gates = gates::<W>(&history, &operations, nemesis, (plan.expected.as_slice(), &observed));
     let mut verdicts = vec![recovery];
-    verdicts.extend(judge::<W>(&history, &nemesis.kinds(), (plan.expected.as_slice(), &observed)));
+    failures.extend(judge::<W>(&operations, &mut verdicts).err());
+    verdicts.push(coverage::verdict(&gates));
     // A node that ended by itself is a finding, and so is one that took a fault otherwise than it must.
     verdicts.push(coverage::nothing_found("crashes", cluster.ended()));
     verdicts.push(coverage::nothing_found("faults", nemesis.findings()));
-    Ok(Run { history, verdicts, observed })
+    verdicts.extend(harness(&failures));
+    Run { history, verdicts, gates, observed, failures }
 }
 
-/// What the history tells: its checkers' verdicts, and whether it is enough. `expected`: what had to be seen, and what
-/// was.
-fn judge<W: Workload>(
+/// Starts the workers, each at the next node.
+fn load<W: Workload>(
+    asking: &Asking<W>,
+    cluster: &Cluster,
+    plan: &Plan,
+    until: clock::Instant,
+    dice: &mut Dice,
+) -> Vec<JoinHandle<()>> {
+    let (target, endpoints) = (cluster.target(), cluster.endpoints());
+    let mut workers = Vec::new();
+    for number in 0..plan.workers {
+        let (asking, timeout, apart) = (asking.clone(), plan.call_timeout, plan.workers as u64);
+        let endpoint = vec![endpoints[number % endpoints.len()].clone()];
+        let pause = pauses(plan.workers as f64 / plan.rate, dice.split());
+        workers.push(task::spawn(async move {
+            // Without an answer by then it has asked nothing; that a node does not serve is seen when all is healed.
+            let Ok(client) = connect(target, &endpoint, (false, timeout), until).await else { return };
+            let worker = Worker::new(asking, client, Process(number as u64), apart, timeout);
+            worker.work(move || clock::now() < until, pause).await;
+        }));
+    }
+    workers
+}
+
+/// Waits for the workers. In words, which of them did not end as they should.
+async fn all_ended(workers: Vec<JoinHandle<()>>) -> Vec<String> {
+    let mut failures = Vec::new();
+    for (number, worker) in workers.into_iter().enumerate() {
+        failures.extend(worker.await.err().map(|error| format!("worker {number}: {error}")));
+    }
+    failures
+}
+
+/// What had to happen, and how often it was seen. `expected`: what the run is for anyway; `observed`: what was seen.
+fn gates<W: Workload>(
     history: &[Event<W::Call, W::Reply>],
-    faults: &[String],
+    operations: &[Operation<W::Call, W::Reply>],
+    nemesis: &Nemesis,
     (expected, observed): (&[Expected], &Observed),
-) -> Vec<Verdict> {
-    let operations = pair(history);
-    let mut missing = coverage::unsuccessful(&coverage::counted::<W>(&operations));
-    missing.extend(coverage::without_force(faults, &coverage::in_force(history)));
-    missing.extend(coverage::unseen(expected, observed));
-    let mut verdicts = W::check(&operations);
-    verdicts.push(coverage::verdict(missing));
-    verdicts
+) -> Vec<Gate> {
+    let expected = coverage::expected(expected, nemesis.unseated());
+    [
+        coverage::successes::<W>(operations, Floor::RUN),
+        coverage::faults(&nemesis.asked_for(), &coverage::in_force(history)),
+        coverage::events(&expected, observed),
+    ]
+    .concat()
 }
 
-async fn connect(endpoint: &str, timeout: Duration) -> anyhow::Result<Client> {
-    Ok(Client::builder([endpoint]).retries(false).timeout(timeout).connect().await?)
+/// Adds the verdicts of the workload's checkers.
+///
+/// # Errors
+/// One of them panicked, which is said.
+fn judge<W: Workload>(operations: &[Operation<W::Call, W::Reply>], verdicts: &mut Vec<Verdict>) -> Result<(), String> {
+    let checked = panic::catch_unwind(AssertUnwindSafe(|| W::check(operations)));
+    verdicts.extend(checked.map_err(|_| "a checker panicked".to_owned())?);
+    Ok(())
+}
+
+/// A verdict on the harness, when something went wrong in it: a run of which some is missing proves nothing.
+fn harness(failures: &[String]) -> Option<Verdict> {
+    let verdict = Verdict { checker: "harness".into(), valid: Valid::Unknown, evidence: failures.to_vec() };
+    (!failures.is_empty()).then_some(verdict)
+}
+
+/// A client of these nodes, as soon as one of them answers. `retries`: whether what was surely not done is asked again;
+/// `timeout`: of each call.
+///
+/// # Errors
+/// Nobody has answered by then: why.
+async fn connect(
+    target: Target,
+    endpoints: &[String],
+    (retries, timeout): (bool, Duration),
+    until: clock::Instant,
+) -> Result<Client, String> {
+    loop {
+        let made = match target {
+            Target::Trefoil => {
+                let builder = trefoil_client::Client::builder(endpoints.to_vec()).retries(retries).timeout(timeout);
+                builder.connect().await.map(Client::from).map_err(|error| error.to_string())
+            }
+            // Its connections are made when they are first needed.
+            Target::Etcd => EtcdClient::of(endpoints).map(Client::from).map_err(|error| format!("{error:#}")),
+        };
+        match made {
+            Ok(client) => return Ok(client),
+            Err(why) if clock::now() >= until => return Err(why),
+            Err(_) => clock::sleep(RETRY_PAUSE).await,
+        }
+    }
 }
 
 /// Pauses of so many seconds on average.
@@ -125,20 +210,11 @@ fn pauses(mean_s: f64, mut dice: Dice) -> impl FnMut() -> Duration + Send + 'sta
     move || Duration::from_secs_f64(mean_s * (dice.below(2000) as f64) / 1000.0)
 }
 
-/// Asks all nodes how they are, again and again. Who does not answer says nothing.
-async fn observe(endpoints: Vec<String>, observed: Arc<Mutex<Observed>>) {
-    let client = loop {
-        match Client::builder(endpoints.clone()).retries(false).timeout(STATUS_MAX).connect().await {
-            Ok(client) => break client,
-            Err(_) => clock::sleep(OBSERVED_EVERY).await,
-        }
-    };
+/// Asks all nodes how they are, again and again.
+async fn observe(mut statuses: Statuses, observed: Arc<Mutex<Observed>>) {
     loop {
-        for endpoint in &endpoints {
-            let Ok(asked) = client.status_at(endpoint) else { continue };
-            if let Ok(status) = asked.timeout(STATUS_MAX).send().await {
-                observed.lock().unwrap_or_else(PoisonError::into_inner).see(&status);
-            }
+        for status in statuses.ask_all().await.iter().flatten() {
+            observed.lock().unwrap_or_else(PoisonError::into_inner).see(status);
         }
         clock::sleep(OBSERVED_EVERY).await;
     }
@@ -174,46 +250,34 @@ async fn trouble<W: Workload>(
     }
 }
 
-/// Asks what is asked last until it is answered, of whoever answers: these are reads. In words, the one that had no
-/// answer of a cluster that does not answer any more.
-async fn last_calls<W: Workload>(
-    asking: &Asking<W>,
-    endpoints: &[String],
-    plan: &Plan,
-) -> anyhow::Result<Option<String>> {
-    let client = Client::builder(endpoints).timeout(plan.call_timeout).connect().await?;
-    let mut worker = Worker::new(asking.clone(), client, LAST_PROCESS, 1, plan.call_timeout);
-    let deadline = clock::now() + RECOVERY_MAX;
-    Ok(match worker.insist(asking.last_calls(), deadline, RETRY_PAUSE).await {
-        Ok(()) => None,
-        Err(call) => Some(format!("{RECOVERY_MAX:?} after the last fault was healed {call:?} had no answer")),
-    })
-}
-
-/// The cluster has recovered when all is healed, every node is ready, and the last calls are answered.
-fn recovery(not_healed: Option<&str>, unanswered: Option<String>) -> Verdict {
-    let findings: Vec<String> = not_healed.map(str::to_owned).into_iter().chain(unanswered).collect();
+/// The cluster has recovered when all is healed and every node was ready, the last calls are answered, every node serves
+/// by itself, and the replicas are equal.
+async fn recover<W: Workload>(asking: &Asking<W>, cluster: &Cluster, nemesis: &Nemesis, plan: &Plan) -> Verdict {
+    let until = clock::now() + RECOVERY_MAX;
+    let mut findings: Vec<String> = nemesis.not_healed().map(str::to_owned).into_iter().collect();
+    findings.extend(last_calls(asking, cluster, plan, until).await.err());
+    // Behind the last calls: whatever is put now, they have not seen.
+    findings.extend(recovery::findings(&mut Themselves::of(cluster, plan.call_timeout), until).await);
     coverage::nothing_found("recovery", &findings)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checker::Valid;
-
-    #[test]
-    fn a_node_that_is_not_ready_has_not_recovered() {
-        let (late, silent) = ("n3 is not ready after 60s", "no answer");
-        let cases = [
-            (None, None, Valid::True, vec![]),
-            (Some(late), None, Valid::False, vec![late]),
-            (None, Some(silent), Valid::False, vec![silent]),
-            (Some(late), Some(silent), Valid::False, vec![late, silent]),
-        ];
-        for (not_healed, unanswered, valid, evidence) in cases {
-            let verdict = recovery(not_healed, unanswered.map(str::to_owned));
-            assert_eq!((verdict.checker.as_str(), verdict.valid), ("recovery", valid));
-            assert_eq!(verdict.evidence, evidence);
-        }
-    }
+/// Asks what is asked last until it is answered, of whoever answers: these are reads.
+///
+/// # Errors
+/// The one that had no answer of a cluster that does not answer any more, in words.
+async fn last_calls<W: Workload>(
+    asking: &Asking<W>,
+    cluster: &Cluster,
+    plan: &Plan,
+    until: clock::Instant,
+) -> Result<(), String> {
+    let (endpoints, timeout) = (cluster.endpoints(), plan.call_timeout);
+    let client = connect(cluster.target(), &endpoints, (true, timeout), until).await;
+    let client = client.map_err(|why| recovery::late(&format!("no node has answered: {why}")))?;
+    let mut worker = Worker::new(asking.clone(), client, LAST_PROCESS, 1, timeout);
+    let answered = worker.insist(asking.last_calls(), until, RETRY_PAUSE).await;
+    answered.map_err(|call| recovery::late(&format!("the last call {call:?} has no answer")))
 }
+
+#[cfg(test)]
+mod tests;

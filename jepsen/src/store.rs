@@ -12,12 +12,14 @@ use crate::checker::{Valid, Verdict, worst};
 use crate::coverage::{self, Expected};
 use crate::history::{Event, pair, write_lines};
 use crate::run::Run;
+use crate::target::Target;
 use crate::wall::Wall;
 use crate::workload::{Name, Workload};
 
 /// The sum of a run, as `results.json` has it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Results {
+    pub target: Target,
     pub workload: Name,
     pub seed: u64,
     /// When it began, UTC.
@@ -47,24 +49,19 @@ pub fn save_history<C: Serialize, R: Serialize>(folder: &Path, history: &[Event<
     write_lines(history, &mut BufWriter::new(File::create(folder.join(HISTORY))?))
 }
 
-/// Writes the results of a run into `folder`, where [`save_history`] has left its history.
+/// Writes the results of a run into `folder`, which is there.
 ///
 /// # Errors
-/// There is no history, or a file could not be written.
-pub fn save<W: Workload>(
-    folder: &Path,
-    (seed, began): (u64, Wall),
-    run: &Run<W::Call, W::Reply>,
-) -> io::Result<Results> {
-    let results = sum::<W>((seed, began), run, sha256(&folder.join(HISTORY))?);
-    let json = serde_json::to_vec_pretty(&results)?;
-    fs::write(folder.join("results.json"), json)?;
-    Ok(results)
+/// They could not be written.
+pub fn save(folder: &Path, results: &Results) -> io::Result<()> {
+    fs::write(folder.join("results.json"), serde_json::to_vec_pretty(results)?)
 }
 
-fn sum<W: Workload>((seed, began): (u64, Wall), run: &Run<W::Call, W::Reply>, history_sha256: String) -> Results {
+/// What a run came to.
+pub fn sum<W: Workload>((target, seed, began): (Target, u64, Wall), run: &Run<W::Call, W::Reply>) -> Results {
     let lasted_ms = run.history.last().map_or(0, |event| event.time.0 / 1_000_000);
     Results {
+        target,
         workload: W::NAME,
         seed,
         date: began.to_string(),
@@ -75,12 +72,42 @@ fn sum<W: Workload>((seed, began): (u64, Wall), run: &Run<W::Call, W::Reply>, hi
         faults: coverage::in_force(&run.history),
         leader_changes: run.observed.times(Expected::LeaderChange),
         snapshots: run.observed.times(Expected::Snapshot),
-        history_sha256,
+        history_sha256: sha256_of_lines(&run.history),
     }
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
+/// Of what [`save_history`] writes: the results do not depend on whether the file can be read again.
+fn sha256_of_lines<C: Serialize, R: Serialize>(history: &[Event<C, R>]) -> String {
+    let mut hasher = Sha256::new();
+    write_lines(history, &mut hasher).expect("a hasher takes all, and calls and replies are plain data");
+    hex(hasher)
+}
+
+/// Of a file, in hexadecimal.
+pub(crate) fn sha256(path: &Path) -> io::Result<String> {
     let mut hasher = Sha256::new();
     io::copy(&mut File::open(path)?, &mut hasher)?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(hasher))
+}
+
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::{Nanos, Process, What};
+
+    #[test]
+    fn the_sum_of_a_history_is_that_of_its_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let invoke = |call| Event { time: Nanos(call), what: What::Invoke { process: Process(0), call } };
+        let histories: [Vec<Event<u64, u64>>; 2] = [Vec::new(), vec![invoke(1), invoke(2)]];
+        for (number, history) in histories.iter().enumerate() {
+            let folder = folder.path().join(number.to_string());
+            save_history(&folder, history).expect("written");
+            assert_eq!(sha256_of_lines(history), sha256(&folder.join(HISTORY)).expect("it is there"));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //! In the history of a green run one completion becomes another: of a [`Kind`], at a place, and with what else it
 //! takes, all chosen by a seed. Each change is wrong by construction: what the rest of the history says contradicts it,
 //! whatever calls of unknown outcome have done. What contradicts it is told with it, so that a person can follow. Where
-//! to find such places is each workload's ([`Tamper`]).
+//! to find such places is each workload's ([`Tamper`], [`Contradict`]).
 //!
 //! Invariants:
 //!
@@ -79,13 +79,20 @@ impl<R> Change<R> {
     }
 }
 
-/// Finds the change of a kind to the operation at a place of the list, if there is one.
-pub type Changes<'a, R> = Box<dyn Fn(Kind, usize, &mut Dice) -> Option<Change<R>> + 'a>;
+/// An operation of a workload's history.
+pub type Asked<W> = Operation<<W as Workload>::Call, <W as Workload>::Reply>;
+
+/// What a history says that its checkers hold to be valid, put so that what contradicts it is found.
+pub trait Contradict<'a, W: Workload>: Sized {
+    fn of(operations: &'a [Asked<W>]) -> Self;
+
+    /// The change of a kind to the operation at a place of the list, if there is one.
+    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<W::Reply>>;
+}
 
 /// A workload whose histories can be tampered with.
-pub trait Tamper: Workload {
-    /// For a history that its checkers hold to be valid.
-    fn changes(operations: &[Operation<Self::Call, Self::Reply>]) -> Changes<'_, Self::Reply>;
+pub trait Tamper: Workload + Sized {
+    type Facts<'a>: Contradict<'a, Self>;
 }
 
 /// A history, and in words how it was changed.
@@ -94,14 +101,14 @@ pub type Tampered<C, R> = (Vec<Event<C, R>>, String);
 /// The history with the change that `seed` stands for. `None` when there is nothing to change.
 pub fn tampered<W: Tamper>(history: &[Event<W::Call, W::Reply>], seed: u64) -> Option<Tampered<W::Call, W::Reply>> {
     let operations = pair(history);
-    let changes = W::changes(&operations);
+    let facts = <W::Facts<'_> as Contradict<'_, W>>::of(&operations);
     let mut dice = Dice::new(seed);
     let mut kinds = Kind::ALL;
     dice.shuffle(&mut kinds);
     let first = dice.below(operations.len().max(1) as u64) as usize;
     for kind in kinds {
         for place in (first..operations.len()).chain(0..first) {
-            if let Some(change) = changes(kind, place, &mut dice) {
+            if let Some(change) = facts.change(kind, place, &mut dice) {
                 let operation = &operations[place];
                 let told = format!("{kind}, event {}: {:?}: {}", operation.index, operation.call, change.why);
                 return Some((with(history, operation, change.outcome), told));

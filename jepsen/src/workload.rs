@@ -20,12 +20,13 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trefoil_client::{Client, Error};
 
 use crate::checker::Verdict;
+use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::Operation;
-use crate::outcome::Access;
+use crate::outcome::{Access, Failure};
+use crate::target::Target;
 
 /// The workloads there are, as the command line and files have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -107,8 +108,16 @@ pub trait Workload: Send + 'static {
 
     const NAME: Name;
 
-    /// The kinds of calls, each of which must succeed at least once for a run to prove anything.
+    /// The kinds of calls, each of which must succeed for a run to prove anything; so must others, once asked.
     const KINDS: &'static [&'static str];
+
+    /// The same with what this target can do beyond the others: kinds of calls that are not in [`Workload::KINDS`].
+    fn for_target(self, _: Target) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
 
     /// What is asked next.
     fn next(&mut self, dice: &mut Dice) -> Self::Call;
@@ -119,17 +128,23 @@ pub trait Workload: Send + 'static {
     /// What is asked when all faults are healed: reads of all that was written.
     fn last_calls(&self) -> Vec<Self::Call>;
 
-    /// Which of [`Workload::KINDS`] a call is.
+    /// Which kind a call is.
     fn kind(call: &Self::Call) -> &'static str;
+
+    /// As which kind an answered call counts: a name of its own, outside of [`Workload::KINDS`], when the answer is that
+    /// nothing was done.
+    fn kind_of_success(call: &Self::Call, _: &Self::Reply) -> &'static str {
+        Self::kind(call)
+    }
 
     fn access(call: &Self::Call) -> Access;
 
-    /// Asks it of the store. The client must not retry. `None` when a guard did not hold and nothing was done.
+    /// Asks it of the store. `None` when a guard did not hold and nothing was done.
     fn carry_out(
         client: &Client,
         call: &Self::Call,
         timeout: Duration,
-    ) -> impl Future<Output = Result<Option<Self::Reply>, Error>> + Send;
+    ) -> impl Future<Output = Result<Option<Self::Reply>, Failure>> + Send;
 
     fn check(operations: &[Operation<Self::Call, Self::Reply>]) -> Vec<Verdict>;
 }

@@ -13,5 +13,16 @@ pub mod peer {
     tonic::include_proto!("trefoil.peer.v1");
 }
 
-/// The compiled files, for gRPC reflection.
+/// The part of etcd's v3 contract that is used here. Its packages refer to each other as they stand here.
+pub mod etcd {
+    pub mod etcdserverpb {
+        tonic::include_proto!("etcdserverpb");
+    }
+
+    pub mod mvccpb {
+        tonic::include_proto!("mvccpb");
+    }
+}
+
+/// The compiled files of our own packages, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

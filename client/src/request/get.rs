@@ -106,6 +106,6 @@ pub(super) fn read(client: &Client, consistency: Consistency, timeout: Duration)
     let how = client.how_to_read(timeout);
     match consistency {
         Consistency::Linearizable => how,
-        Consistency::Stale => How { aim: Aim::Replica(client.partition()), ..how },
+        Consistency::Stale => How { aim: client.aim(Aim::Replica(client.partition())), ..how },
     }
 }

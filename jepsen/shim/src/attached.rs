@@ -1,21 +1,22 @@
-//! The shim's hold on one process: its journal, its control file and the directory it watches.
+//! The shim's hold on one process: its journal, its control file, what it keeps, and the directory it watches.
 //!
-//! Left out: the calls (`calls.rs`).
+//! Left out: the calls (`calls.rs`, `names.rs`, `unmodelled.rs`).
 
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, c_char, c_int, c_long};
+use std::fmt;
 use std::io::Write;
-use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::format::{
-    CONTROL, DIRECTORY_VARIABLE, FileId, JOURNAL, Kind, OVERWRITTEN_BYTES_MAX, Record, SIDECAR_VARIABLE, Word,
+    CONTROL, DIRECTORY_VARIABLE, FileId, JOURNAL, KEPT, Kind, NOT_KEPT, OVERWRITTEN_BYTES_MAX, PLACE_BYTES_MAX, Place,
+    Record, SIDECAR_VARIABLE, Unmodelled, WORDS, Word,
 };
+use crate::system::{PATH_BYTES_MAX, Stat, close, copy, link_of, open_again, place_of_write, read_back, stat, system};
 
 /// The exit code of a process whose shim cannot go on.
 const SHIM_FAILED: c_int = 97;
-const PATH_BYTES_MAX: usize = libc::PATH_MAX as usize;
 /// Descriptors from here on are out of the way of programs that choose theirs, as shells do.
 const DESCRIPTOR_MIN: c_int = 900;
 
@@ -29,60 +30,94 @@ pub(crate) fn attached() -> Option<&'static Attached> {
 /// See the file's head.
 pub(crate) struct Attached {
     journal: c_int,
-    control: &'static [AtomicU64; Word::COUNT],
+    control: &'static [AtomicU64; WORDS],
+    sidecar: &'static CStr,
     directory: &'static CStr,
 }
 
 impl Attached {
+    /// Makes no call whose place the shim has taken.
     fn attach() -> Option<Attached> {
         let (sidecar, directory) = (variable(SIDECAR_VARIABLE)?, variable(DIRECTORY_VARIABLE)?);
         let Some(journal) = open(sidecar, JOURNAL, libc::O_WRONLY | libc::O_APPEND) else {
             give_up("open its journal")
         };
         let Some(control) = open(sidecar, CONTROL, libc::O_RDWR).and_then(map) else { give_up("map its control file") };
-        let attached = Attached { journal, control, directory };
+        let attached = Attached { journal, control, sidecar, directory };
         attached.word(Word::Attached).fetch_add(1, Ordering::Relaxed);
         Some(attached)
     }
 
-    pub(crate) fn word(&self, word: Word) -> &AtomicU64 {
+    fn word(&self, word: Word) -> &AtomicU64 {
         &self.control[word as usize]
     }
 
-    /// Notes something about a file.
-    pub(crate) fn note(&self, kind: Kind, file: FileId, at: u64) {
-        self.append(&Record { kind, file, at, bytes: 0 }.encode());
+    /// Counts something that the model does not know.
+    pub(crate) fn count(&self, what: Unmodelled) {
+        self.control[what.place()].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes the bytes that are about to be written over; nothing when they are too many.
-    pub(crate) fn note_overwritten(&self, fd: c_int, at: u64, bytes: usize) {
-        let Some(stat) = stat(fd).filter(Stat::is_file) else { return };
-        let there = stat.bytes.saturating_sub(at).min(bytes as u64) as usize;
-        let mut note = [0; Record::BYTES + OVERWRITTEN_BYTES_MAX];
-        if there == 0 || there > OVERWRITTEN_BYTES_MAX {
+    /// Notes something about a file.
+    pub(crate) fn note(&self, record: &Record) {
+        self.append(&record.encode());
+    }
+
+    /// Notes that names have changed: a record with the places behind it, which are two at most.
+    pub(crate) fn note_places(&self, kind: Kind, file: FileId, kept: u64, places: &[Place<'_>]) {
+        let mut note = [0; Record::BYTES + 2 * PLACE_BYTES_MAX];
+        let mut bytes = 0;
+        for place in places {
+            bytes += place.encode(&mut note[Record::BYTES + bytes..]);
+        }
+        let record = Record { kind, file, at: 0, kept, bytes: bytes as u64 };
+        note[..Record::BYTES].copy_from_slice(&record.encode());
+        self.append(&note[..Record::BYTES + bytes]);
+    }
+
+    /// Notes what a write is about to write over; how many of its bytes may be written, as far as space goes. `at` is
+    /// where it goes; where the file stands when absent.
+    pub(crate) fn before_write(&self, fd: c_int, at: Option<libc::off_t>, bytes: usize) -> usize {
+        let Some(stat) = stat(fd).filter(Stat::is_file) else { return bytes };
+        let Some(at) = place_of_write(fd, &stat, at) else { return bytes };
+        let granted = self.granted(fd, &stat, at, bytes);
+        self.note_overwritten(fd, &stat, at, granted);
+        granted
+    }
+
+    fn note_overwritten(&self, fd: c_int, stat: &Stat, at: u64, bytes: usize) {
+        let end = stat.bytes.min(at.saturating_add(bytes as u64));
+        if at >= end {
             return;
         }
-        let (record, old) = note.split_at_mut(Record::BYTES);
-        record.copy_from_slice(&Record { kind: Kind::Overwritten, file: stat.file, at, bytes: there as u64 }.encode());
-        // What cannot be read counts as written.
-        if read_back(fd, at, &mut old[..there]).is_some() {
-            self.append(&note[..Record::BYTES + there]);
+        let mut note = [0; Record::BYTES + OVERWRITTEN_BYTES_MAX];
+        for from in (at..end).step_by(OVERWRITTEN_BYTES_MAX) {
+            let there = (end - from).min(OVERWRITTEN_BYTES_MAX as u64) as usize;
+            let (record, old) = note.split_at_mut(Record::BYTES);
+            let overwritten = Record::new(Kind::Overwritten, stat.file, from);
+            record.copy_from_slice(&Record { bytes: there as u64, ..overwritten }.encode());
+            // What cannot be read counts as written.
+            if read_back(fd, from, &mut old[..there]).is_some() {
+                self.append(&note[..Record::BYTES + there]);
+            }
         }
     }
 
     fn append(&self, bytes: &[u8]) {
         // SAFETY: the bytes are readable. One call for each record: appends of other threads come before or behind it.
-        let written = unsafe { libc::syscall(libc::SYS_write, self.journal, bytes.as_ptr(), bytes.len()) };
-        if written != bytes.len() as libc::c_long {
+        let written = unsafe { system!(SYS_write, self.journal, bytes.as_ptr(), bytes.len()) };
+        if written != bytes.len() as c_long {
             give_up("write its journal");
         }
     }
 
-    /// What a sync of this descriptor is to fail with, if it is.
+    /// What a sync of this descriptor is to fail with, if it is. That it has failed is noted.
     pub(crate) fn sync_fails(&self, fd: c_int) -> Option<c_int> {
         let errno = self.word(Word::SyncErrno).load(Ordering::Relaxed) as c_int;
         if errno == 0 || !self.is_below(fd) {
             return None;
+        }
+        if let Some(stat) = stat(fd).filter(Stat::is_file) {
+            self.note(&Record::new(Kind::SyncFailed, stat.file, stat.bytes));
         }
         self.word(Word::SyncsFailed).fetch_add(1, Ordering::Relaxed);
         Some(errno)
@@ -94,14 +129,12 @@ impl Attached {
         limited.then(|| self.word(Word::SpaceLeft).load(Ordering::Relaxed))
     }
 
-    /// How many of `bytes` may be written at `at` (where the file stands when absent), as far as space goes.
-    pub(crate) fn granted(&self, fd: c_int, at: Option<u64>, bytes: usize) -> usize {
-        if self.space_left().is_none() {
+    /// How many of `bytes` may be written at `at`, as far as space goes.
+    fn granted(&self, fd: c_int, stat: &Stat, at: u64, bytes: usize) -> usize {
+        if self.space_left().is_none() || !self.is_below(fd) {
             return bytes;
         }
-        let Some(stat) = stat(fd).filter(Stat::is_file) else { return bytes };
-        let Some(at) = at.or_else(|| place(fd, &stat)).filter(|_| self.is_below(fd)) else { return bytes };
-        let grows = (at + bytes as u64).saturating_sub(stat.bytes).min(bytes as u64);
+        let grows = at.saturating_add(bytes as u64).saturating_sub(stat.bytes).min(bytes as u64);
         let missing = grows - self.take(grows);
         bytes - missing as usize
     }
@@ -123,8 +156,41 @@ impl Attached {
         self.word(Word::WritesRefused).fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Keeps the file at a path, which is about to lose its name, by another name: its number.
+    ///
+    /// # Safety
+    /// As `linkat`.
+    pub(crate) unsafe fn keep_name(&self, directory: c_int, path: *const c_char) -> u64 {
+        let Some((number, kept)) = self.next_kept() else { return NOT_KEPT };
+        // SAFETY: as for the caller; `kept` ends in a zero.
+        let linked = unsafe { system!(SYS_linkat, directory, path, libc::AT_FDCWD, kept.as_ptr(), 0) };
+        if linked == 0 { number } else { NOT_KEPT }
+    }
+
+    /// Keeps a copy of a file of so many bytes, which is about to be cut: its number.
+    pub(crate) fn keep_copy(&self, fd: c_int, bytes: u64) -> u64 {
+        let Some(from) = self.is_below(fd).then(|| open_again(fd)).flatten() else { return NOT_KEPT };
+        let copied = self.next_kept().and_then(|(number, kept)| {
+            let to = create(&kept)?;
+            let copied = copy(from, to, bytes);
+            close(to);
+            copied.map(|()| number)
+        });
+        close(from);
+        copied.unwrap_or(NOT_KEPT)
+    }
+
+    /// The next number of a kept file, and its path, which ends in a zero. `None`: no more are to be kept.
+    fn next_kept(&self) -> Option<(u64, [u8; PATH_BYTES_MAX])> {
+        let number = self.word(Word::Kept).fetch_add(1, Ordering::Relaxed) + 1;
+        if number > self.word(Word::KeptMax).load(Ordering::Relaxed) {
+            return None;
+        }
+        Some((number, path_in(self.sidecar, format_args!("{KEPT}/{number}"))?))
+    }
+
     /// Whether a descriptor is of the directory, or of something in it.
-    fn is_below(&self, fd: c_int) -> bool {
+    pub(crate) fn is_below(&self, fd: c_int) -> bool {
         let (link, mut path) = (link_of(fd), [0; PATH_BYTES_MAX]);
         // SAFETY: `link` ends in a zero, `path` has as much room as is said.
         let bytes = unsafe { libc::readlink(link.as_ptr().cast(), path.as_mut_ptr().cast(), path.len()) };
@@ -132,30 +198,6 @@ impl Attached {
         let rest = path.and_then(|path| path.strip_prefix(self.directory.to_bytes()));
         rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
     }
-}
-
-/// The path of an open file, whatever its name is now; ends in a zero.
-fn link_of(fd: c_int) -> [u8; 32] {
-    let mut link = [0; 32];
-    // Every descriptor's number fits.
-    let _ = write!(&mut link[..], "/proc/self/fd/{fd}\0");
-    link
-}
-
-/// Fills `into` with what stands at `at`, of a file that may be open for writing only.
-fn read_back(fd: c_int, at: u64, into: &mut [u8]) -> Option<()> {
-    let link = link_of(fd);
-    // SAFETY: `link` ends in a zero, `into` has as much room as is said, the descriptor that is closed is ours.
-    let read = unsafe {
-        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-        let readable = libc::syscall(libc::SYS_openat, libc::AT_FDCWD, link.as_ptr(), flags, 0);
-        let read = libc::syscall(libc::SYS_pread64, readable, into.as_mut_ptr(), into.len(), at);
-        if readable >= 0 {
-            libc::syscall(libc::SYS_close, readable);
-        }
-        read
-    };
-    (read == into.len() as libc::c_long).then_some(())
 }
 
 /// The value of an environment variable. Nobody who is watched changes its environment.
@@ -167,32 +209,45 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
     }
 }
 
-/// Opens a file of the sidecar.
-fn open(sidecar: &CStr, name: &str, flags: c_int) -> Option<c_int> {
+/// The path of something in the sidecar; ends in a zero.
+fn path_in(sidecar: &CStr, name: fmt::Arguments<'_>) -> Option<[u8; PATH_BYTES_MAX]> {
     let mut path = [0; PATH_BYTES_MAX];
     write!(&mut path[..], "{}/{name}\0", sidecar.to_str().ok()?).ok()?;
+    Some(path)
+}
+
+/// Opens a file of the sidecar.
+fn open(sidecar: &CStr, name: &str, flags: c_int) -> Option<c_int> {
+    let path = path_in(sidecar, format_args!("{name}"))?;
     // SAFETY: `path` ends in a zero.
-    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, 0) };
+    let fd = unsafe { system!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags | libc::O_CLOEXEC, 0) };
     let fd = c_int::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: the descriptor is ours; it stays where it is when there is no such high one.
     match unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, DESCRIPTOR_MIN) } {
         ..0 => Some(fd),
         high => {
-            // SAFETY: the descriptor is ours, and another one is used from here on.
-            unsafe { libc::close(fd) };
+            close(fd);
             Some(high)
         }
     }
 }
 
+/// Makes a file at a path that ends in a zero.
+fn create(path: &[u8; PATH_BYTES_MAX]) -> Option<c_int> {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC;
+    // SAFETY: the caller vouches for the path.
+    let fd = unsafe { system!(SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o600) };
+    c_int::try_from(fd).ok().filter(|fd| *fd >= 0)
+}
+
 /// Maps the control file for good.
-fn map(fd: c_int) -> Option<&'static [AtomicU64; Word::COUNT]> {
-    let (bytes, access) = (Word::COUNT * Word::BYTES, libc::PROT_READ | libc::PROT_WRITE);
+fn map(fd: c_int) -> Option<&'static [AtomicU64; WORDS]> {
+    let (bytes, access) = (WORDS * Word::BYTES, libc::PROT_READ | libc::PROT_WRITE);
     // SAFETY: a fresh mapping of a file that the harness has made as long as this. It is shared, hence the atomics, lies
     // at the beginning of a page, and is never unmapped.
     unsafe {
-        let map = libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, fd, 0);
-        (map != libc::MAP_FAILED).then(|| &*map.cast::<[AtomicU64; Word::COUNT]>())
+        let map = system!(SYS_mmap, ptr::null::<u8>(), bytes, access, libc::MAP_SHARED, fd, 0);
+        (map != -1).then(|| &*(map as *const [AtomicU64; WORDS]))
     }
 }
 
@@ -204,42 +259,7 @@ fn give_up(what: &str) -> ! {
     let bytes = line.iter().position(|byte| *byte == 0).unwrap_or(line.len());
     // SAFETY: the line is readable; ending the process runs nothing else.
     unsafe {
-        libc::syscall(libc::SYS_write, libc::STDERR_FILENO, line.as_ptr(), bytes);
+        system!(SYS_write, libc::STDERR_FILENO, line.as_ptr(), bytes);
         libc::_exit(SHIM_FAILED)
     }
-}
-
-/// What the system says of an open file.
-pub(crate) struct Stat {
-    pub(crate) file: FileId,
-    pub(crate) bytes: u64,
-    mode: libc::mode_t,
-}
-
-impl Stat {
-    pub(crate) fn of(stat: &libc::stat) -> Stat {
-        let file = FileId { device: stat.st_dev, inode: stat.st_ino };
-        Stat { file, bytes: stat.st_size as u64, mode: stat.st_mode }
-    }
-
-    pub(crate) fn is_file(&self) -> bool {
-        self.mode & libc::S_IFMT == libc::S_IFREG
-    }
-
-    pub(crate) fn is_directory(&self) -> bool {
-        self.mode & libc::S_IFMT == libc::S_IFDIR
-    }
-}
-
-pub(crate) fn stat(fd: c_int) -> Option<Stat> {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: there is room for the answer, which is there when the call succeeds.
-    unsafe { (libc::fstat(fd, stat.as_mut_ptr()) == 0).then(|| Stat::of(&stat.assume_init())) }
-}
-
-/// Where the next plain write to a descriptor goes.
-fn place(fd: c_int, stat: &Stat) -> Option<u64> {
-    // SAFETY: neither call touches memory, or moves anything.
-    let (flags, at) = unsafe { (libc::fcntl(fd, libc::F_GETFL), libc::lseek(fd, 0, libc::SEEK_CUR)) };
-    if flags & libc::O_APPEND != 0 { Some(stat.bytes) } else { u64::try_from(at).ok() }
 }

@@ -1,13 +1,14 @@
 //! What works on this machine: found out by doing it, with two nodes of a run of its own, and undone.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 
 use super::proxies::OWNERS;
-use super::{Cut, Namespaces, Reach, Router, RunId, Traffic};
+use super::{Cut, Line, Namespaces, Reach, Router, RunId, Traffic};
 use crate::cleanup::RunRecord;
 use crate::cluster::Shim;
 
@@ -65,21 +66,30 @@ fn cut_works(router: &Router, traffic: Traffic) -> anyhow::Result<()> {
     let tried = try_cut(router, Cut { from: 0, to: 1, traffic });
     router.heal()?;
     tried?;
+    expect(router, &BTreeSet::new()).context("a cut that was healed")?;
     ensure!(router.reach(0, 1, traffic.port())? == Reach::Answers, "a healed cut is still in force");
     Ok(())
 }
 
 fn try_cut(router: &Router, cut: Cut) -> anyhow::Result<()> {
     router.cut(&[cut])?;
-    if let Some(difference) = router.difference(cut.traffic, &[cut].into())? {
-        anyhow::bail!("with a rule for it, {difference}");
-    }
     ensure!(router.reach(0, 1, cut.traffic.port())? == Reach::Silent, "a cut lets connections pass");
-    if cut.traffic == Traffic::PeerPort {
-        let other = router.reach(0, 1, Traffic::All.port())?;
-        ensure!(other == Reach::Answers, "a cut of the peer port takes other ports along");
+    match cut.traffic {
+        Traffic::All => expect(router, &[Line::of(&cut)].into()),
+        Traffic::PeerPort => {
+            let other = router.reach(0, 1, Traffic::All.port())?;
+            ensure!(other == Reach::Answers, "a cut of the peer port takes other ports along");
+            expect(router, &BTreeSet::new())
+        }
     }
-    Ok(())
+}
+
+/// Nothing passes on these lines, and something does on all others.
+fn expect(router: &Router, cut: &BTreeSet<Line>) -> anyhow::Result<()> {
+    match router.measure(cut)?.unlike(cut) {
+        None => Ok(()),
+        Some(unlike) => bail!("{unlike}"),
+    }
 }
 
 impl fmt::Display for Capabilities {

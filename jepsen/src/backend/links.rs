@@ -1,11 +1,11 @@
 //! What can be done to what nodes send to each other, whoever does it: a router between namespaces, or proxies on the
-//! loopback interface.
+//! loopback interface; and what passes there, as it is measured.
 
 use std::collections::BTreeSet;
 
 use trefoil_world::task;
 
-use super::{Cut, Proxies, Reach, Router, Traffic};
+use super::{Cut, Line, Measured, Proxies, Reach, Router, Traffic};
 
 /// See the file's head.
 #[derive(Clone, Debug)]
@@ -49,18 +49,29 @@ impl Links {
         }
     }
 
-    /// Where what is dropped of `traffic` between all nodes differs from `expected`, which holds all cuts that should be
-    /// in force, of any traffic.
+    /// The lines on which [`Links::measure`] finds nothing to pass when these cuts are in force. What is measured of a
+    /// router is not TCP: cuts of the peer port do not touch it.
+    pub fn silent(&self, cuts: &BTreeSet<Cut>) -> BTreeSet<Line> {
+        let touches = |traffic| match (self, traffic) {
+            (Links::Router(_), Traffic::PeerPort) => false,
+            (Links::Router(_), Traffic::All) | (Links::Proxies(_), _) => true,
+        };
+        cuts.iter().filter(|cut| touches(cut.traffic)).map(Line::of).collect()
+    }
+
+    /// Offers something on every line between nodes, and tells what passed: packets between namespaces, bytes through
+    /// proxies, the nodes' own among them. The window begins with the call. Nothing is asked of the nodes: they may be
+    /// down. It waits long enough for what should pass, which is all but `cut`.
     ///
     /// # Errors
-    /// There is no saying.
-    pub async fn difference(&self, traffic: Traffic, expected: BTreeSet<Cut>) -> anyhow::Result<Option<String>> {
+    /// Nothing could be offered.
+    pub async fn measure(&self, cut: BTreeSet<Line>) -> anyhow::Result<Measured> {
         match self {
             Links::Router(router) => {
                 let router = router.clone();
-                task::blocking(move || router.difference(traffic, &expected)).await?
+                task::blocking(move || router.measure(&cut)).await?
             }
-            Links::Proxies(proxies) => Ok(proxies.difference(&expected)),
+            Links::Proxies(proxies) => Ok(proxies.measure(&cut).await),
         }
     }
 

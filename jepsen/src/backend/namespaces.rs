@@ -47,9 +47,11 @@ impl Namespaces {
     pub(super) fn build(run: RunId, nodes: usize) -> anyhow::Result<Namespaces> {
         ensure_possible(nodes)?;
         ensure!(is_root(), "network namespaces need root");
-        cleanup::sweep().context("cannot remove what a dead run has left")?;
+        for left in cleanup::sweep().context("cannot look for what dead runs have left")?.failed {
+            eprintln!("jepsen: what a dead run has left cannot be removed: {left}");
+        }
         let Some(record) = RunRecord::claim(&run)? else {
-            bail!("{run} is under way, or its folder is not ours; `jepsen cleanup` says which");
+            bail!("{run} is under way, or cannot be removed; `jepsen cleanup` says which");
         };
         let made = Made(run);
         let run = &made.0;

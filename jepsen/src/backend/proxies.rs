@@ -5,6 +5,10 @@
 //! connection is between two known nodes, and each of its two directions is a **line** with rules of its own
 //! (`rules.rs`): cut, slow, or a drip. A connection can also be broken (`connection.rs`).
 //!
+//! Each line is metered: what was given in at one end, and what came out at the other one. Not every two nodes have
+//! something to say to each other, so for a measurement the harness says **words** too, over connections of its own that
+//! count as standing already (`words.rs`).
+//!
 //! Invariants:
 //!
 //! * A line passes bytes in their order, and loses none as long as its connection stands: as TCP does.
@@ -17,8 +21,9 @@
 mod connection;
 mod owner;
 mod rules;
+mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +35,7 @@ use tokio::sync::{Semaphore, watch};
 use trefoil_world::net::{self, Listener, Stream};
 use trefoil_world::{clock, task};
 
-use super::{Cut, Reach, node_name};
+use super::{Cut, Measured, Metered, Reach};
 
 pub(super) use owner::TABLE as OWNERS;
 pub use rules::{Break, Line, Weather};
@@ -64,13 +69,19 @@ struct Shared {
     standing: Vec<AtomicU64>,
     /// Connections broken since the last healing.
     broken: AtomicU64,
+    /// Connections of which one end is kept open now.
+    half_open: AtomicU64,
 }
 
-/// What has passed on a line since the last change of its weather.
+/// What has passed on a line.
 #[derive(Debug, Default)]
 struct Meter {
-    /// The longest that bytes were under way, in milliseconds.
+    /// The longest that bytes were under way, in milliseconds, since the last change of the line's weather.
     slowest_ms: AtomicU64,
+    /// Bytes that came from who sends.
+    offered: AtomicU64,
+    /// Bytes that were given to whom they are for.
+    passed: AtomicU64,
 }
 
 /// Proxies at work, until it is dropped.
@@ -96,6 +107,7 @@ impl Serving {
             meters: (0..nodes * nodes).map(|_| Meter::default()).collect(),
             standing: (0..nodes).map(|_| AtomicU64::new(0)).collect(),
             broken: AtomicU64::new(0),
+            half_open: AtomicU64::new(0),
         };
         let proxies = Proxies(Arc::new(shared));
         for (to, listener) in listeners.into_iter().enumerate() {
@@ -133,12 +145,26 @@ impl Proxies {
         self.0.broken.store(0, Ordering::Relaxed);
     }
 
-    pub(super) fn difference(&self, expected: &BTreeSet<Cut>) -> Option<String> {
-        let expected: BTreeSet<Line> = expected.iter().map(Line::of).collect();
-        let cuts = self.0.rules.borrow().cuts.clone();
-        let line = cuts.symmetric_difference(&expected).next()?;
-        let what = if expected.contains(line) { "passes" } else { "is held" };
-        Some(format!("what {} sends to {} {what}", node_name(line.from), node_name(line.to)))
+    /// What passes on every line while words are said on all of them. `cut`: the lines that are said to be cut.
+    pub(super) async fn measure(&self, cut: &BTreeSet<Line>) -> Measured {
+        let before = self.readings();
+        self.words(cut).await;
+        let since = |(line, now): (Line, Metered)| {
+            let before = before[&line];
+            (line, Metered { offered: now.offered - before.offered, passed: now.passed - before.passed })
+        };
+        Measured(self.readings().into_iter().map(since).collect())
+    }
+
+    /// What the meters of all lines show.
+    fn readings(&self) -> BTreeMap<Line, Metered> {
+        let reading = |line: Line| {
+            let meter = self.meter(line);
+            // First what has passed: it was offered before.
+            let passed = meter.passed.load(Ordering::Relaxed);
+            (line, Metered { offered: meter.offered.load(Ordering::Relaxed), passed })
+        };
+        Line::all(self.0.targets.len()).into_iter().map(reading).collect()
     }
 
     /// Gives lines weather, from now on.
@@ -162,6 +188,11 @@ impl Proxies {
     /// Breaks the connections that stand now between a node and all others.
     pub fn break_connections(&self, node: usize, how: Break) {
         self.0.rules.send_modify(|rules| rules.break_all(node, how));
+    }
+
+    /// How many connections are half open now: both when they were left so, and when they are healed, it takes a moment.
+    pub fn half_open(&self) -> u64 {
+        self.0.half_open.load(Ordering::Relaxed)
     }
 
     /// How many connections were broken since the last healing.

@@ -5,14 +5,16 @@
 //! of the cut, so a cut is made once, and all cuts can be told from the system's own rules and removed without
 //! remembering them.
 //!
-//! Two probes tell whether a cut is in force. The kernel's own decision for a packet (`ip route get … iif …`) tells
-//! each direction apart; a connection attempt shows what a node sees, but needs both directions.
+//! Whether a cut is in force is seen by packets, sent from inside the nodes' namespaces: datagrams, counted where they
+//! should come (`datagrams.rs`), tell each direction apart; a connection attempt tells one port apart, but needs both
+//! directions.
 //!
 //! Invariants:
 //!
 //! * Cutting twice is cutting once; healing removes every cut, whoever made it.
 //!
-//! All of it blocks: a call takes milliseconds per cut, [`Router::reach`] up to half a second.
+//! All of it blocks: a call takes milliseconds per cut, [`Router::reach`] up to half a second, [`Router::measure`] a tenth of
+//! a second for each node.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -21,9 +23,10 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
+use super::datagrams::{self, End};
 use super::iproute::{IpError, ip};
 use super::subnet::Subnet;
-use super::{CLIENT_PORT, NODES_MAX, PEER_PORT, RunId, node_name};
+use super::{CLIENT_PORT, Line, Measured, NODES_MAX, PEER_PORT, RunId, node_name};
 
 /// Preferences of our rules. The system's are 0, 32766 and 32767.
 const PREFERENCES: RangeInclusive<u32> = 1_000..=30_999;
@@ -159,40 +162,14 @@ impl Router {
         Ok(())
     }
 
-    /// Whether the kernel drops all that the cut names.
+    /// Has every node send something to every other one, and tells what came. Cuts of the peer ports do not touch that.
+    /// `cut`: the lines that are said to be cut.
     ///
     /// # Errors
-    /// The kernel was not heard.
-    pub fn drops(&self, cut: &Cut) -> anyhow::Result<bool> {
-        let (from, to) = (self.subnet.node(cut.from), self.subnet.node(cut.to));
-        for &selector in cut.traffic.selectors() {
-            let (link, words) = (link_to(cut.from), selector.words());
-            match self.ip(&format!("route get {to} from {from} iif {link} {words}")) {
-                Ok(_) => return Ok(false),
-                // What the kernel answers for a packet that a blackhole takes.
-                Err(error) if error.says("Invalid argument") => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Where the kernel's decisions for `traffic` between all nodes differ from `expected`, which holds all cuts that
-    /// should be in force, of any traffic.
-    ///
-    /// # Errors
-    /// The kernel was not heard.
-    pub fn difference(&self, traffic: Traffic, expected: &BTreeSet<Cut>) -> anyhow::Result<Option<String>> {
-        for (from, to) in (0..self.nodes).flat_map(|from| (0..self.nodes).map(move |to| (from, to))) {
-            let cut = Cut { from, to, traffic };
-            let wanted = expected.contains(&cut) || expected.contains(&Cut { traffic: Traffic::All, ..cut });
-            if from != to && self.drops(&cut)? != wanted {
-                let what = if wanted { "passes" } else { "is dropped" };
-                let (from, to) = (node_name(from), node_name(to));
-                return Ok(Some(format!("what {from} sends to {to} ({traffic:?}) {what}")));
-            }
-        }
-        Ok(None)
+    /// Nothing could be sent from a node, or its kernel was not heard.
+    pub(super) fn measure(&self, cut: &BTreeSet<Line>) -> anyhow::Result<Measured> {
+        let end = |node| End { namespace: self.run.node(node), address: self.subnet.node(node) };
+        datagrams::measure(&(0..self.nodes).map(end).collect::<Vec<End>>(), cut)
     }
 
     /// What an attempt of `from` to connect to a port of `to` tells, within half a second. It tells the same when

@@ -24,9 +24,10 @@ use crate::workload::counter::{Call, Reply};
 const BOUNDS: &str = "counter (bounds)";
 const ORDER: &str = "counter (linearizability)";
 
-/// Steps of the search: so many for each operation, and these.
+/// Steps of the search: so many for each operation, and these; but no more than take 2 GB.
 const STEPS_EACH: u64 = 1_000;
 const STEPS_MIN: u64 = 1_000_000;
+const STEPS_MAX: u64 = 100_000_000;
 
 type Asked = Operation<Call, Reply>;
 
@@ -56,10 +57,10 @@ pub fn bounds(operations: &[Asked]) -> Verdict {
 
 /// Whether the operations have an order that explains every reply.
 pub fn linearizable(operations: &[Asked]) -> Verdict {
-    let steps_max = STEPS_MIN + STEPS_EACH * operations.len() as u64;
+    let steps_max = STEPS_MAX.min(STEPS_MIN + STEPS_EACH * operations.len() as u64);
     match (search(&Counter::of(operations), operations, steps_max), nothing_to_judge(operations)) {
         (Found::NotLinearizable(end), _) => Verdict::invalid(ORDER, explained(operations, &end)),
-        (Found::OutOfSteps, _) => Verdict::unknown(ORDER, format!("not decided within {steps_max} steps")),
+        (Found::OutOfSteps(steps), _) => Verdict::unknown(ORDER, format!("not decided within {steps} steps")),
         (Found::Linearizable, Some(why)) => Verdict::unknown(ORDER, why),
         (Found::Linearizable, None) => Verdict::valid(ORDER),
     }

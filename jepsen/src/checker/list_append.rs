@@ -7,15 +7,17 @@
 //! anomaly. What needs no cycle is found directly in the reads. `record` checks and indexes the history, `inference` and
 //! `order` make the `graph`, `cycle` searches it, `direct` looks at the reads, `explain` tells a cycle.
 //!
-//! Model: strict serializability. Any anomaly is `false`. A history in which no transaction's append was seen by another
-//! is `unknown`, and so is one that is not of this workload.
+//! Model: strict serializability. Any anomaly is `false`. `unknown` is a history in which no transaction's append was seen
+//! by another; one in which some append that was surely done was read by no other transaction (`unseen`), as it may be
+//! lost; and one that is not of this workload.
 //!
 //! Invariants:
 //!
 //! * `false` is a proof: there is no order of the transactions, each at one point between its call and its end, which
 //!   explains all replies, with those of unknown outcome done or not, and the failed ones not.
-//! * And there is one otherwise: an acknowledged append that nobody has read counts as after all that was read. What the
-//!   history does not tell (a list nobody reads again) is not found: a run ends with reads of all lists.
+//! * And there is one otherwise: an acknowledged append that nobody has read counts as after all that was read.
+//! * `true` says more: had any append that was done been lost, a reply would be another. So a run ends with reads of all
+//!   lists: they show each append, or prove it lost.
 //! * How long it takes is bounded by the history's size and by a bound on steps; the bound costs names, never verdicts.
 //!
 //! Left out: weaker models (which of them an anomaly violates), and registers instead of lists.
@@ -32,15 +34,17 @@ mod random;
 mod record;
 #[cfg(test)]
 mod tests;
+mod unseen;
 
 use anomaly::Anomaly;
 use cycle::Cycle;
 use graph::Graph;
-use inference::Versions;
+use inference::{Inference, Versions};
 use record::Record;
+use unseen::unseen;
 
-use super::Verdict;
 use super::evidence::Findings;
+use super::{Valid, Verdict};
 use crate::history::Operation;
 use crate::workload::append::{Call, Reply};
 
@@ -62,7 +66,8 @@ pub fn check(transactions: &[Operation<Call, Reply>]) -> Verdict {
 
 fn judge(record: &Record<'_>) -> Verdict {
     let versions = Versions::of(record);
-    let graph = inference::graph(record, &versions);
+    let inference = Inference::new(record, &versions);
+    let graph = inference.graph();
     let mut findings = Findings::new();
     direct::look(record, &versions, &mut findings);
     let untold = cycles(record, &graph, &mut findings);
@@ -71,10 +76,24 @@ fn judge(record: &Record<'_>) -> Verdict {
         lines.extend((untold > 0).then(|| format!("and cycles among {untold} more groups of transactions")));
         return Verdict::invalid(CHECKER, lines);
     }
-    match graph.edges().any(|edge| edge.why.is_seen()) {
-        true => Verdict::valid(CHECKER),
-        false => Verdict::unknown(CHECKER, "no transaction has seen what another one appended"),
+    let doubts = doubts(record, &graph, &inference.applied);
+    let valid = if doubts.is_empty() { Valid::True } else { Valid::Unknown };
+    Verdict { checker: CHECKER.into(), valid, evidence: doubts }
+}
+
+/// Why a history without anomalies proves nothing, or too little.
+fn doubts(record: &Record<'_>, graph: &Graph, applied: &[bool]) -> Vec<String> {
+    let mut never_read = Findings::new();
+    for append in unseen(record, applied) {
+        never_read.add("never read", || {
+            let writer = explain::name(record.transaction(append.by));
+            let line = format!("{} of list {}, appended by {writer}", append.value, append.list.0);
+            explain::told(record, line, &[append.by])
+        });
     }
+    let is_seen = graph.edges().any(|edge| edge.why.is_seen());
+    let nothing = (!is_seen).then(|| "no transaction has seen what another one appended".to_owned());
+    nothing.into_iter().chain(never_read.lines()).collect()
 }
 
 /// The worst cycle of each component; how many components were not looked into.

@@ -64,7 +64,8 @@ impl<C: Clone, R: Clone + PartialEq, S: Clone> Trial<C, R, S> {
         assert!(verdict.valid != Valid::False, "seed {seed}: an order explains it, yet {:#?}", verdict.evidence);
     }
 
-    fn execute(&self, dice: &mut Dice) -> Vec<Operation<C, R>> {
+    /// A history that was executed in an order.
+    pub(crate) fn execute(&self, dice: &mut Dice) -> Vec<Operation<C, R>> {
         let mut state = self.start.clone();
         let calls = 1 + dice.below(self.calls_max);
         let done = (0..calls).map(|number| {
@@ -91,7 +92,7 @@ impl<C: Clone, R: Clone + PartialEq, S: Clone> Trial<C, R, S> {
 
     /// Whether the calls can be executed one after another, none before one that had ended when it began, so that every
     /// reply is the model's. Those with an unknown outcome may be left out, those that failed are.
-    fn has_order(&self, history: &[Operation<C, R>]) -> bool {
+    pub(crate) fn has_order(&self, history: &[Operation<C, R>]) -> bool {
         let left: Vec<&Operation<C, R>> =
             history.iter().filter(|operation| !matches!(operation.outcome, Outcome::Fail(_))).collect();
         self.order_of(&left, &self.start)

@@ -1,77 +1,106 @@
-//! Reads that carry a context never go back.
+//! Reads of any replica, under a context, never go back.
 //!
-//! A read with a context sees at least what the context had seen. So along the reads of one process, each of which carries
-//! the context of the one before it, the revision that was looked at never falls, whichever replica answered.
+//! A process that carries a context takes note of all that it is shown: the revisions its reads have looked at, stale or
+//! not, and those its acknowledged writes have made. A stale read under that context waits until its replica is as far. So
+//! along one process no read looks at a revision below one that the process was shown before, whichever replica answers.
 //!
-//! Left out: what such a read returns at its revision, which is checked as for any other read.
+//! The checker knows no workload: it is told what each answered call has [`Shown`].
+//!
+//! Model: of each process by itself, monotonic reads and reads of its own writes, by revisions. A history in which no
+//! stale read was answered is `unknown`.
+//!
+//! Invariants:
+//!
+//! * `false` exactly when a read looked at a lower revision than its process was shown earlier.
+//!
+//! Left out: what a read returns at its revision, which is checked as for any other read; and a context that goes on
+//! from one process to another, as after a call of unknown outcome.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use super::Verdict;
-use crate::history::Process;
+use super::evidence::{Findings, named};
+use crate::history::{Operation, Outcome, Process};
 
 const CHECKER: &str = "reads with a context never go back";
 
-/// Processes whose first step back is shown; the rest is counted.
-const SHOWN_MAX: usize = 5;
+/// What an answered call has shown its process: a revision of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// It made this revision.
+    Wrote(u64),
+    /// It looked at this revision, with the guarantee that it is the newest.
+    Read(u64),
+    /// It looked at this revision of some replica, under the context of its process.
+    StaleRead(u64),
+}
 
-/// `seen`: who looked at which revision, in the order of replies.
-pub fn never_back(seen: &[(Process, u64)]) -> Verdict {
-    if seen.is_empty() {
-        return Verdict::unknown(CHECKER, "there was no read with a context");
-    }
-    let mut highest: BTreeMap<Process, u64> = BTreeMap::new();
-    let mut back: BTreeMap<Process, String> = BTreeMap::new();
-    for &(process, revision) in seen {
-        let known = highest.entry(process).or_insert(revision);
-        if revision < *known {
-            let line = format!("{process} looked at revision {revision} after revision {known}");
-            back.entry(process).or_insert(line);
-        }
-        *known = revision.max(*known);
-    }
-    match back.len() {
-        0 => Verdict::valid(CHECKER),
-        count => {
-            let mut evidence: Vec<String> = back.into_values().take(SHOWN_MAX).collect();
-            if count > SHOWN_MAX {
-                evidence.push(format!("and {} more processes", count - SHOWN_MAX));
-            }
-            Verdict::invalid(CHECKER, evidence)
+impl Shown {
+    fn revision(self) -> u64 {
+        match self {
+            Shown::Wrote(revision) | Shown::Read(revision) | Shown::StaleRead(revision) => revision,
         }
     }
+
+    /// What it is if it lies below what was shown before. Revisions of writes are others' to judge.
+    fn back(self) -> Option<Back> {
+        match self {
+            Shown::Wrote(_) => None,
+            Shown::Read(_) => Some(Back::Read),
+            Shown::StaleRead(_) => Some(Back::StaleRead),
+        }
+    }
+}
+
+/// What went back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Back {
+    StaleRead,
+    Read,
+}
+
+impl fmt::Display for Back {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Back::StaleRead => "a stale read went back",
+            Back::Read => "a read went back",
+        })
+    }
+}
+
+/// Judges a history, in the order of invocations. `shown`: what a call with this reply has shown, if it is one that does.
+pub fn never_back<C, R>(operations: &[Operation<C, R>], shown: impl Fn(&C, &R) -> Option<Shown>) -> Verdict {
+    let mut findings = Findings::new();
+    let mut stale_reads = 0_u64;
+    let mut highest: BTreeMap<Process, (u64, &Operation<C, R>)> = BTreeMap::new();
+    for operation in operations {
+        let Outcome::Ok(reply) = &operation.outcome else { continue };
+        let Some(shown) = shown(&operation.call, reply) else { continue };
+        stale_reads += u64::from(matches!(shown, Shown::StaleRead(_)));
+        let revision = shown.revision();
+        let (known, by) = highest.entry(operation.process).or_insert((revision, operation));
+        if revision >= *known {
+            (*known, *by) = (revision, operation);
+        } else if let Some(back) = shown.back() {
+            findings.add(back, || told(operation, revision, (*known, *by)));
+        }
+    }
+    match (findings.is_empty(), stale_reads) {
+        (false, _) => Verdict::invalid(CHECKER, findings.lines()),
+        (true, 0) => Verdict::unknown(CHECKER, "no stale read under a context was answered"),
+        (true, _) => Verdict::valid(CHECKER),
+    }
+}
+
+fn told<C, R>(operation: &Operation<C, R>, revision: u64, (known, by): (u64, &Operation<C, R>)) -> Vec<String> {
+    let process = operation.process;
+    vec![
+        format!("{process} was shown revision {known}, then revision {revision}"),
+        format!("shown {known} by {}", named(by)),
+        format!("shown {revision} by {}", named(operation)),
+    ]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::checker::Valid;
-
-    #[test]
-    fn going_back_is_per_process() {
-        /// What processes saw, the verdict, and its evidence.
-        type Case = (&'static [(u64, u64)], Valid, &'static [&'static str]);
-        let cases: [Case; 5] = [
-            (&[], Valid::Unknown, &["there was no read with a context"]),
-            (&[(0, 5), (0, 5), (0, 7)], Valid::True, &[]),
-            (&[(0, 5), (1, 3), (0, 6), (1, 3)], Valid::True, &[]),
-            (&[(0, 5), (0, 4)], Valid::False, &["p0 looked at revision 4 after revision 5"]),
-            (&[(1, 9), (0, 5), (1, 8), (1, 7)], Valid::False, &["p1 looked at revision 8 after revision 9"]),
-        ];
-        for (seen, valid, evidence) in cases {
-            let reads: Vec<(Process, u64)> = seen.iter().map(|&(process, at)| (Process(process), at)).collect();
-            let verdict = never_back(&reads);
-            assert_eq!(verdict.valid, valid, "{seen:?}");
-            assert_eq!(verdict.evidence, evidence, "{seen:?}");
-        }
-    }
-
-    #[test]
-    fn many_processes_are_counted() {
-        let reads: Vec<(Process, u64)> =
-            (0..7).flat_map(|process| [(Process(process), 2), (Process(process), 1)]).collect();
-        let verdict = never_back(&reads);
-        assert_eq!(verdict.evidence.len(), SHOWN_MAX + 1);
-        assert_eq!(verdict.evidence.last().map(String::as_str), Some("and 2 more processes"));
-    }
-}
+mod tests;

@@ -10,7 +10,8 @@
 //!
 //! * Intervals are closed: an operation comes before another only if it ended at an earlier time than the other began.
 //! * What failed is left out. What ended as `Info` takes effect at any time after its invocation, or never.
-//! * A search ends within its budget of steps. If that is too small, nothing is known: never `true`.
+//! * A search ends within its budget of steps, and so do all searches of one history ([`Budget`]): this bounds time and
+//!   memory. If it is too small, nothing is known: never `true`.
 //!
 //! Left out: revisions, which `checker/revision.rs` judges; they also order the operations of different registers.
 
@@ -33,8 +34,18 @@ use crate::history::{Nanos, Operation, Outcome};
 /// Of an order that leads nowhere, its last operations are shown.
 const SHOWN_MAX: usize = 8;
 
-/// What a place that is remembered costs, in steps: it costs memory, about 200 bytes.
+/// Steps of the search for one register: at most a second, and 400 MB.
+pub const STEPS_MAX: u64 = 20_000_000;
+
+/// Steps of all searches of one history together: half a minute. Beyond them each search has still what is enough where
+/// there is little to choose: eleven for each operation.
+const STEPS_ALL: u64 = 800_000_000;
+const STEPS_SURE: u64 = 20_000;
+
+/// What a place that is remembered costs, in steps: it costs memory, about 200 bytes, and 8 more for each word of its
+/// sets.
 const REMEMBERED_STEPS: u64 = 10;
+const WORDS_A_STEP: usize = 2;
 
 /// What a single copy does.
 pub trait Model {
@@ -65,7 +76,8 @@ pub trait Model {
 pub enum Found<S> {
     Linearizable,
     NotLinearizable(DeadEnd<S>),
-    OutOfSteps,
+    /// It had so many.
+    OutOfSteps(u64),
 }
 
 /// An order that holds as many answered operations as any, and of those as few of unknown outcome as needed. The numbers
@@ -83,7 +95,29 @@ pub struct DeadEnd<S> {
 
 /// Searches an order of `operations`, in about `steps_max` steps: looking at an operation is one, taking it ten.
 pub fn search<M: Model>(model: &M, operations: &[Operation<M::Call, M::Reply>], steps_max: u64) -> Found<M::State> {
-    Search::new(model, operations, steps_max).run()
+    Budget { each: steps_max, left: steps_max }.search(model, operations)
+}
+
+/// Steps for the searches of one history, part by part.
+pub struct Budget {
+    each: u64,
+    left: u64,
+}
+
+impl Budget {
+    /// At most `each` for one search.
+    pub fn new(each: u64) -> Budget {
+        Budget { each, left: STEPS_ALL }
+    }
+
+    /// Searches an order of one part: see [`search`].
+    pub fn search<M: Model>(&mut self, model: &M, operations: &[Operation<M::Call, M::Reply>]) -> Found<M::State> {
+        let steps_max = self.each.min(self.left.max(STEPS_SURE));
+        let mut search = Search::new(model, operations, steps_max);
+        let found = search.run(steps_max);
+        self.left = self.left.saturating_sub(steps_max - search.steps_left);
+        found
+    }
 }
 
 struct Search<'a, M: Model> {
@@ -201,16 +235,18 @@ impl<'a, M: Model> Search<'a, M> {
         }
     }
 
-    fn run(mut self) -> Found<M::State> {
+    fn run(&mut self, steps_max: u64) -> Found<M::State> {
         let mut next = Next::Entry(self.line.first());
         while self.open > 0 {
             if self.steps_left == 0 {
-                return Found::OutOfSteps;
+                return Found::OutOfSteps(steps_max);
             }
             self.steps_left -= 1;
             match self.look(next) {
                 Some(onwards) => next = onwards,
-                None => return Found::NotLinearizable(self.longest.expect("each way back begins at a dead end")),
+                None => {
+                    return Found::NotLinearizable(self.longest.take().expect("each way back begins at a dead end"));
+                }
             }
         }
         Found::Linearizable
@@ -269,11 +305,13 @@ impl<'a, M: Model> Search<'a, M> {
     fn take(&mut self, choice: Choice, state: M::State, only_looks: bool) -> bool {
         self.mark(choice);
         let seen = Seen { known: self.known_taken.key(), unknown: self.unknown_taken.key(), state: state.clone() };
+        let words = seen.known.1.len() + seen.unknown.1.len();
         if !self.seen.insert(seen) {
             self.unmark(choice);
             return false;
         }
-        self.steps_left = self.steps_left.saturating_sub(REMEMBERED_STEPS - 1);
+        let steps = REMEMBERED_STEPS - 1 + (words / WORDS_A_STEP) as u64;
+        self.steps_left = self.steps_left.saturating_sub(steps);
         let before = mem::replace(&mut self.state, state);
         self.path.push(Taken { choice, before, only_looks });
         true

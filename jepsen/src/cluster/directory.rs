@@ -24,6 +24,8 @@ pub enum Replacement {
 
 /// A write-ahead log shorter than this is not worth cutting: it may hold nothing that was acknowledged.
 const LOG_BYTES_MIN: u64 = 4096;
+/// Where it has its database.
+const DATABASE: &str = "db";
 
 /// The data directory of a node.
 #[derive(Clone, Debug)]
@@ -51,6 +53,11 @@ impl Directory {
         self.beside("old")
     }
 
+    /// How many bytes there are in its write-ahead logs.
+    pub(crate) fn logged_bytes(&self) -> anyhow::Result<u64> {
+        Ok(logs(&self.0.join(DATABASE))?.iter().map(|(_, bytes)| bytes).sum())
+    }
+
     /// Whether the node runs on a replacement.
     pub(crate) fn is_replaced(&self) -> bool {
         self.original().exists()
@@ -72,7 +79,7 @@ impl Directory {
             Replacement::Nothing => Ok("emptied".to_owned()),
             Replacement::Cut => {
                 copy_all(&original, &self.0)?;
-                cut_newest_log(&self.0.join("db"), dice)
+                cut_newest_log(&self.0.join(DATABASE), dice)
             }
             Replacement::OldCopy => {
                 move_to(&self.old_copy(), &self.0)?;
@@ -135,20 +142,29 @@ fn cut_newest_log(database: &Path, dice: &mut Dice) -> anyhow::Result<String> {
     Ok(format!("{name} cut from {bytes} bytes to {left}"))
 }
 
-/// RocksDB numbers its files upwards.
+/// The newest log that is worth cutting, and its bytes.
 fn newest_log(database: &Path) -> anyhow::Result<(PathBuf, u64)> {
+    let newest = logs(database)?.into_iter().rfind(|(_, bytes)| *bytes >= LOG_BYTES_MIN);
+    newest.with_context(|| format!("{} has no write-ahead log of {LOG_BYTES_MIN} bytes", database.display()))
+}
+
+/// The write-ahead logs of a database and their bytes, the newest last: RocksDB numbers its files upwards. One that is
+/// removed meanwhile is left out.
+fn logs(database: &Path) -> anyhow::Result<Vec<(PathBuf, u64)>> {
     let mut logs = Vec::new();
     for entry in fs::read_dir(database).with_context(|| format!("cannot read {}", database.display()))? {
-        let entry = entry?;
-        let bytes = entry.metadata()?.len();
-        let path = entry.path();
-        if path.extension().is_some_and(|extension| extension == "log") && bytes >= LOG_BYTES_MIN {
-            logs.push((path, bytes));
+        let path = entry?.path();
+        if path.extension().is_none_or(|extension| extension != "log") {
+            continue;
+        }
+        match fs::metadata(&path) {
+            Ok(metadata) => logs.push((path, metadata.len())),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
         }
     }
     logs.sort();
-    let newest = logs.pop();
-    newest.with_context(|| format!("{} has no write-ahead log of {LOG_BYTES_MIN} bytes", database.display()))
+    Ok(logs)
 }
 
 #[cfg(test)]
@@ -193,6 +209,18 @@ mod tests {
                 assert_eq!((mark, log), (Some(5), Some(8000)), "{by:?}");
             }
         }
+    }
+
+    #[test]
+    fn all_logs_count_and_nothing_else_does() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let node = node(folder.path());
+        assert_eq!(node.logged_bytes().expect("there are logs"), 9000 + 8000 + 10);
+        fs::write(node.path().join("db/000016.sst"), vec![7; 500]).expect("written");
+        fs::remove_file(node.path().join("db/000008.log")).expect("removed");
+        assert_eq!(node.logged_bytes().expect("there are logs"), 8000 + 10);
+        fs::remove_dir_all(node.path()).expect("removed");
+        assert!(node.logged_bytes().is_err());
     }
 
     #[test]

@@ -1,32 +1,37 @@
 //! The preload shim as the harness has it: where it is, what it tells of a node's disk, and what it is told.
 //!
-//! A node that is started under the shim has a **sidecar**, a folder beside its data directory with the shim's journal
-//! and its control file (`shim/src/format.rs`). The journal goes on through all starts of the node; before each one it
-//! is written anew, shorter, and without a last record that a kill has torn.
+//! A node that is started under the shim has a **sidecar**, a folder beside its data directory with the shim's journal,
+//! its control file and what it keeps (`shim/src/format.rs`). The journal goes on through all starts of the node; before
+//! each one it is written anew, shorter, and without a last record that a kill has torn, and what is kept and of no more
+//! use is removed.
 //!
 //! Left out: what the journal means, which is `cluster/power.rs`'s.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::ffi::{CStr, OsString};
 use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
 
-use format::{CONTROL, DIRECTORY_VARIABLE, JOURNAL, SIDECAR_VARIABLE};
+use format::{CONTROL, DIRECTORY_VARIABLE, JOURNAL, KEPT, SIDECAR_VARIABLE, WORDS};
 
 #[path = "../../shim/src/format.rs"]
 pub(crate) mod format;
 
-pub(crate) use format::Word;
+pub(crate) use format::{Unmodelled, Word};
 
-use super::power::Synced;
+use super::power::{Disk, Synced};
 
 /// What cargo calls the shim.
 const FILE: &str = "libtrefoil_jepsen_shim.so";
 const PRELOAD: &str = "LD_PRELOAD";
+/// How many files the shim may keep from one start of a node to the next.
+const KEPT_MAX: u64 = 10_000;
 
 /// The preload shim, as a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +87,16 @@ impl Sidecar {
     pub(crate) fn create(folder: PathBuf) -> anyhow::Result<Sidecar> {
         let sidecar = Sidecar { folder };
         let made = fs::create_dir(&sidecar.folder)
+            .and_then(|()| fs::create_dir(sidecar.kept()))
             .and_then(|()| File::create(sidecar.folder.join(JOURNAL)))
-            .and_then(|_| fs::write(sidecar.folder.join(CONTROL), [0; Word::COUNT * Word::BYTES]));
+            .and_then(|_| fs::write(sidecar.folder.join(CONTROL), [0; WORDS * Word::BYTES]));
         made.with_context(|| format!("cannot make {}", sidecar.folder.display()))?;
+        sidecar.set(Word::KeptMax, KEPT_MAX)?;
         Ok(sidecar)
+    }
+
+    fn kept(&self) -> PathBuf {
+        self.folder.join(KEPT)
     }
 
     /// What a process needs in its environment to be watched. Both paths are absolute and without links.
@@ -105,21 +116,53 @@ impl Sidecar {
         Synced::read(&journal).with_context(|| path.display().to_string())
     }
 
+    /// What a node has in its data directory, and what was kept of it. No watched process may run.
+    pub(crate) fn disk(&self, directory: &Path) -> anyhow::Result<Disk> {
+        Disk::read(directory, &self.kept()).with_context(|| format!("cannot read {}", directory.display()))
+    }
+
     /// Has the journal say this, and nothing else. No watched process may run.
     pub(crate) fn rewrite(&self, synced: &Synced) -> anyhow::Result<()> {
         let (new, path) = (self.folder.join("journal.new"), self.folder.join(JOURNAL));
         let written = fs::write(&new, synced.records()).and_then(|()| fs::rename(&new, &path));
-        written.with_context(|| format!("cannot write {}", path.display()))
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        self.keep_only(&synced.kept()).with_context(|| format!("cannot empty {}", self.kept().display()))?;
+        self.set(Word::KeptMax, self.word(Word::Kept)? + KEPT_MAX)
+    }
+
+    fn keep_only(&self, numbers: &BTreeSet<u64>) -> io::Result<()> {
+        let names: BTreeSet<OsString> = numbers.iter().map(|number| number.to_string().into()).collect();
+        for entry in fs::read_dir(self.kept())? {
+            let entry = entry?;
+            if !names.contains(&entry.file_name()) {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn word(&self, word: Word) -> anyhow::Result<u64> {
+        self.word_at(word as usize)
+    }
+
+    /// What was done, since the sidecar was made, that the model of a loss of power does not know, and how often.
+    pub(crate) fn unmodelled(&self) -> anyhow::Result<Vec<(Unmodelled, u64)>> {
+        let mut counts = Vec::new();
+        for what in Unmodelled::ALL {
+            counts.push((what, self.word_at(what.place())?));
+        }
+        counts.retain(|(_, times)| *times > 0);
+        Ok(counts)
+    }
+
+    fn word_at(&self, place: usize) -> anyhow::Result<u64> {
         let mut bytes = [0; Word::BYTES];
-        self.control()?.read_exact_at(&mut bytes, offset(word)).context("cannot read the shim's control file")?;
+        self.control()?.read_exact_at(&mut bytes, offset(place)).context("cannot read the shim's control file")?;
         Ok(u64::from_ne_bytes(bytes))
     }
 
     pub(crate) fn set(&self, word: Word, value: u64) -> anyhow::Result<()> {
-        let written = self.control()?.write_all_at(&value.to_ne_bytes(), offset(word));
+        let written = self.control()?.write_all_at(&value.to_ne_bytes(), offset(word as usize));
         written.context("cannot write the shim's control file")
     }
 
@@ -131,8 +174,8 @@ impl Sidecar {
     }
 }
 
-fn offset(word: Word) -> u64 {
-    (word as usize * Word::BYTES) as u64
+fn offset(place: usize) -> u64 {
+    (place * Word::BYTES) as u64
 }
 
 #[cfg(test)]

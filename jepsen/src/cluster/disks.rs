@@ -11,7 +11,7 @@ use anyhow::Context;
 use trefoil_world::{clock, task};
 
 use super::directory::Replacement;
-use super::disk::{Sidecar, Word};
+use super::disk::{Sidecar, Unmodelled, Word};
 use super::power::{self, Loss, Names, Synced};
 use super::{Cluster, END_MAX, Node, Shim};
 use crate::generator::Dice;
@@ -58,7 +58,8 @@ impl Cluster {
         Ok(sidecar.environment(shim, node.directory.path()).to_vec())
     }
 
-    /// From here on each sync of a file of the node's directory fails with EIO, and nothing is synced.
+    /// From here on each sync of a file of the node's directory fails with EIO. Nothing is synced, and what was to be
+    /// is dropped: no later sync writes it.
     ///
     /// # Errors
     /// There is no shim, or its control file cannot be written.
@@ -127,6 +128,23 @@ impl Cluster {
         self.power_loss
     }
 
+    /// What the nodes have done so far that the model of a loss of power does not know: a loss that they survive then
+    /// proves little.
+    ///
+    /// # Errors
+    /// A control file cannot be read.
+    pub fn unmodelled(&self) -> anyhow::Result<Vec<String>> {
+        let mut found = Vec::new();
+        for node in &self.nodes {
+            let counts = node.sidecar.as_ref().map(Sidecar::unmodelled).transpose()?.unwrap_or_default();
+            let said = |(what, times): (Unmodelled, u64)| {
+                format!("the shim does not model {}: {} times by {}", what.text(), times, node.place.name)
+            };
+            found.extend(counts.into_iter().map(said));
+        }
+        Ok(found)
+    }
+
     /// Copies the directory of a node that is down, for [`Replacement::OldCopy`].
     ///
     /// # Errors
@@ -152,9 +170,10 @@ impl Cluster {
     /// The files of a node that is down count as synced: nobody watched how they were copied.
     fn take_as_synced(&self, node: usize) -> anyhow::Result<()> {
         let Node { directory, sidecar, .. } = &self.nodes[node];
-        let Some(sidecar) = sidecar.as_ref().filter(|_| directory.path().exists()) else { return Ok(()) };
+        let Some(sidecar) = sidecar else { return Ok(()) };
+        let files = if directory.path().exists() { power::find(directory.path())? } else { Vec::new() };
         let mut synced = sidecar.synced()?;
-        synced.take_as_synced(&power::find(directory.path())?);
+        synced.take_as_synced(&files);
         sidecar.rewrite(&synced)
     }
 
@@ -163,7 +182,7 @@ impl Cluster {
     /// # Errors
     /// The original cannot be removed.
     pub async fn keep_replacement(&mut self, node: usize) -> anyhow::Result<()> {
-        self.nodes[node].may_end = &[];
+        self.nodes[node].may_end = None;
         let directory = self.nodes[node].directory.clone();
         task::blocking(move || directory.keep()).await?
     }
@@ -183,6 +202,19 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether a node runs on a replacement.
+    pub fn is_replaced(&self, node: usize) -> bool {
+        self.nodes[node].directory.is_replaced()
+    }
+
+    /// How many bytes there are in the write-ahead logs of a node's directory: all that it writes goes there first.
+    ///
+    /// # Errors
+    /// It has no database yet, or its files cannot be looked at.
+    pub fn logged_bytes(&self, node: usize) -> anyhow::Result<u64> {
+        self.nodes[node].directory.logged_bytes()
+    }
+
     fn assert_down(&mut self, node: usize) -> anyhow::Result<()> {
         let alive = self.is_alive(node)?;
         assert!(!alive, "the directory of n{} is in use", node + 1);
@@ -196,8 +228,8 @@ fn lose(disks: &[(Sidecar, PathBuf)], dice: &mut Dice) -> anyhow::Result<Loss> {
     for _ in 0..PLANS_MAX {
         changes.clear();
         for (sidecar, directory) in disks {
-            let (found, names) = (power::find(directory)?, Names::on(directory)?);
-            changes.extend(power::plan(&sidecar.synced()?, &found, names, dice));
+            let (disk, names) = (sidecar.disk(directory)?, Names::on(directory)?);
+            changes.extend(power::plan(&sidecar.synced()?, disk, names, dice));
         }
         if Loss::of(&changes).bytes > 0 {
             break;

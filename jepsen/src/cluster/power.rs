@@ -1,21 +1,29 @@
 //! A loss of power: what of a dead node's files may be gone, chosen and taken.
 //!
-//! [`Synced`] is what the shim's journal says: up to which length each file was synced, what stood where it was written
-//! over since, which names are not durable. [`plan`] is pure: from that, from the files as they are, and from dice, it
-//! chooses what is lost. Anything it may choose is a state in which a loss of power can leave a POSIX file system:
+//! [`Synced`] is what the shim's journal says (`power/journal.rs`). [`plan`] is pure: from that, from the disk as it is,
+//! and from dice, it chooses what is lost. Anything it may choose is a state in which a loss of power can leave a POSIX
+//! file system:
 //!
 //! * Of bytes behind the synced length a prefix stays: all, none, or up to somewhere, within a record too.
 //! * Of pieces written over since the last sync the first so many stay, and of the next one its end.
-//! * A file whose directory was not synced since it was made may be gone, with all its bytes.
+//! * A file that was cut since its last sync may be as it was before.
+//! * Names that were made, changed or removed since the last sync of their directory may be as before
+//!   (`power/names.rs`): a new file is gone, a renamed one has its old name, a removed or replaced one is back.
+//! * Bytes that a sync which failed has dropped are lost for certain, even if a later sync of the file succeeded, unless
+//!   they were written again: what was written over comes back, what was new is zeroes. In the meantime they can be read.
 //!
 //! Invariants:
 //!
 //! * What was synced is never taken.
 //! * What is left counts as synced from there on.
 //!
-//! Left out: bytes that come back as zeros; a file whose old name, or whose removal, was not durable.
+//! Left out: bytes that come back as zeroes, or out of their order, though no sync has failed; the name of the data
+//! directory itself; metadata but for lengths and names.
 
-use std::collections::{BTreeMap, VecDeque};
+mod journal;
+mod names;
+
+use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr};
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -24,186 +32,79 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::disk::format::{FileId, Kind, OVERWRITTEN_BYTES_MAX, Record};
+use super::disk::format::FileId;
 use crate::generator::Dice;
 
-/// Of one file the pieces written over that are remembered: a loss of more is not tried.
-const PIECES_MAX: usize = 256;
+pub(crate) use journal::{Piece, Synced};
+
+use journal::FileState;
+
 /// What `statfs` calls btrfs.
 const BTRFS: i64 = 0x9123_683e;
-
-/// Bytes as they stood before they were written over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    at: u64,
-    bytes: Vec<u8>,
-}
-
-/// What is known of one file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct FileState {
-    /// Bytes at its beginning that were synced.
-    synced: u64,
-    /// When it was made, while its name may not be durable.
-    made: Option<u64>,
-    /// What was written over since the last sync, the oldest first.
-    pieces: VecDeque<Piece>,
-}
-
-/// See the file's head.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Synced {
-    files: BTreeMap<FileId, FileState>,
-    /// When each directory was last synced.
-    directories: BTreeMap<FileId, u64>,
-    /// Counts files made and directories synced.
-    now: u64,
-}
-
-/// A journal that no shim has written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("what stands at byte {at} of the journal is no record")]
-pub(crate) struct BadJournal {
-    at: usize,
-}
-
-impl Synced {
-    /// What a journal says. A record that is not all there at its end was never promised to anybody.
-    pub(crate) fn read(journal: &[u8]) -> Result<Synced, BadJournal> {
-        let mut synced = Synced::default();
-        let mut rest = journal;
-        while let Some((head, behind)) = rest.split_first_chunk::<{ Record::BYTES }>() {
-            let bad = BadJournal { at: journal.len() - rest.len() };
-            let record = Record::decode(head).ok_or(bad)?;
-            let bytes =
-                usize::try_from(record.bytes).ok().filter(|bytes| *bytes <= OVERWRITTEN_BYTES_MAX).ok_or(bad)?;
-            let Some((old, behind)) = behind.split_at_checked(bytes) else { break };
-            synced.take(&record, old);
-            rest = behind;
-        }
-        Ok(synced)
-    }
-
-    fn take(&mut self, record: &Record, old: &[u8]) {
-        self.now += 1;
-        let now = self.now;
-        match record.kind {
-            Kind::Created => {
-                self.files.insert(record.file, FileState { made: Some(now), ..FileState::default() });
-            }
-            Kind::Synced => {
-                let file = self.file(record.file);
-                // Of two syncs at a time the one that began first may be told last.
-                file.synced = file.synced.max(record.at);
-                file.pieces.clear();
-            }
-            Kind::Truncated => {
-                let file = self.file(record.file);
-                file.synced = file.synced.min(record.at);
-                let synced = file.synced;
-                file.pieces.retain(|piece| piece.at + piece.bytes.len() as u64 <= synced);
-            }
-            Kind::Overwritten => self.file(record.file).note_piece(record.at, old),
-            Kind::Renamed => self.file(record.file).made = None,
-            Kind::DirectorySynced => {
-                self.directories.insert(record.file, now);
-            }
-        }
-    }
-
-    fn file(&mut self, file: FileId) -> &mut FileState {
-        self.files.entry(file).or_default()
-    }
-
-    /// All of these files synced, and their names durable.
-    pub(crate) fn all(files: &[Found]) -> Synced {
-        let state = |found: &Found| FileState { synced: found.bytes, ..FileState::default() };
-        Synced { files: files.iter().map(|found| (found.file, state(found))).collect(), ..Synced::default() }
-    }
-
-    /// Takes these files as synced, beside what is known of others.
-    pub(crate) fn take_as_synced(&mut self, files: &[Found]) {
-        self.files.extend(Synced::all(files).files);
-    }
-
-    /// A journal that says the same.
-    pub(crate) fn records(&self) -> Vec<u8> {
-        let record = |kind, file, at| Record { kind, file, at, bytes: 0 };
-        let mut in_order: Vec<(u64, Record)> = Vec::new();
-        in_order.extend(self.directories.iter().map(|(&id, &when)| (when, record(Kind::DirectorySynced, id, 0))));
-        let made = |(&id, file): (&FileId, &FileState)| Some((file.made?, record(Kind::Created, id, 0)));
-        in_order.extend(self.files.iter().filter_map(made));
-        in_order.sort_by_key(|(when, _)| *when);
-        let mut journal: Vec<u8> = in_order.iter().flat_map(|(_, record)| record.encode()).collect();
-        for (&id, file) in &self.files {
-            journal.extend(record(Kind::Synced, id, file.synced).encode());
-            for piece in &file.pieces {
-                let bytes = piece.bytes.len() as u64;
-                journal.extend(Record { kind: Kind::Overwritten, file: id, at: piece.at, bytes }.encode());
-                journal.extend(&piece.bytes);
-            }
-        }
-        journal
-    }
-
-    /// Whether a file's name may be gone.
-    fn name_is_open(&self, found: &Found) -> bool {
-        let made = self.files.get(&found.file).and_then(|file| file.made);
-        made.is_some_and(|made| self.directories.get(&found.directory).is_none_or(|synced| *synced < made))
-    }
-}
-
-impl FileState {
-    /// What was not synced yet is lost or kept with the end of the file.
-    fn note_piece(&mut self, at: u64, old: &[u8]) {
-        let durable = self.synced.saturating_sub(at).min(old.len() as u64) as usize;
-        if durable == 0 {
-            return;
-        }
-        if self.pieces.len() == PIECES_MAX {
-            self.pieces.pop_front();
-        }
-        self.pieces.push_back(Piece { at, bytes: old[..durable].to_vec() });
-    }
-}
+/// How many zeroes are written at a time.
+const ZEROES: [u8; 4096] = [0; 4096];
 
 /// A file of a dead node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) path: PathBuf,
     pub(crate) file: FileId,
-    /// The directory it is in.
-    pub(crate) directory: FileId,
     pub(crate) bytes: u64,
+}
+
+/// What a dead node has on its disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Disk {
+    /// Its data directory, and those below it.
+    directories: BTreeMap<FileId, PathBuf>,
+    files: Vec<Found>,
+    /// What the shim has kept, by numbers.
+    kept: BTreeMap<u64, Found>,
+}
+
+impl Disk {
+    /// `kept` is the folder of what the shim has kept.
+    pub(crate) fn read(directory: &Path, kept: &Path) -> io::Result<Disk> {
+        let mut disk = Disk::default();
+        disk.walk(directory)?;
+        let number = |found: &Found| found.path.file_name()?.to_str()?.parse().ok();
+        disk.kept = find(kept)?.into_iter().filter_map(|found| Some((number(&found)?, found))).collect();
+        Ok(disk)
+    }
+
+    fn walk(&mut self, directory: &Path) -> io::Result<()> {
+        self.directories.insert(id_of(&fs::metadata(directory)?), directory.to_owned());
+        let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                self.walk(&entry.path())?;
+            } else if metadata.is_file() {
+                self.files.push(Found { path: entry.path(), file: id_of(&metadata), bytes: metadata.len() });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// All files in a directory and those below it, in the order of their names.
 pub(crate) fn find(directory: &Path) -> io::Result<Vec<Found>> {
-    let here = id_of(&fs::metadata(directory)?);
-    let mut entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    let mut found = Vec::new();
-    for entry in entries {
-        let metadata = entry.metadata()?;
-        if metadata.is_dir() {
-            found.extend(find(&entry.path())?);
-        } else if metadata.is_file() {
-            found.push(Found { path: entry.path(), file: id_of(&metadata), directory: here, bytes: metadata.len() });
-        }
-    }
-    Ok(found)
+    let mut disk = Disk::default();
+    disk.walk(directory)?;
+    Ok(disk.files)
 }
 
 fn id_of(metadata: &fs::Metadata) -> FileId {
     FileId { device: metadata.dev(), inode: metadata.ino() }
 }
 
-/// What makes a new file's name durable.
+/// What makes a new name of a file durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
     /// A sync of its directory.
     BySyncOfDirectory,
-    /// A sync of the file: on btrfs, where RocksDB leaves the directory's out.
+    /// That, or a sync of the file: on btrfs, where RocksDB leaves the directory's out.
     BySyncOfFile,
 }
 
@@ -224,38 +125,61 @@ impl Names {
     }
 }
 
-/// What is lost of one file. A file's changes are made in their order.
+/// What is lost of one file, or becomes of its name. Changes are made in their order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// All of it, with its name.
+    /// All of a file, or of a directory, with its name.
     Gone { path: PathBuf, bytes: u64 },
+    /// It has its old name.
+    Moved { from: PathBuf, to: PathBuf },
+    /// What was kept is where it was before.
+    Back { kept: PathBuf, path: PathBuf },
+    /// The beginning of a copy from before it was cut takes the place of the `lost` bytes it has.
+    Uncut { path: PathBuf, kept: PathBuf, to: u64, lost: u64 },
     /// What stands behind `to`.
     Cut { path: PathBuf, from: u64, to: u64 },
     /// What was written over these bytes.
     Undone { path: PathBuf, piece: Piece },
+    /// What a failed sync has dropped.
+    Zeroed { path: PathBuf, from: u64, to: u64 },
 }
 
 /// Chooses what a loss of power takes.
-pub(crate) fn plan(synced: &Synced, files: &[Found], names: Names, dice: &mut Dice) -> Vec<Change> {
+pub(crate) fn plan(synced: &Synced, mut disk: Disk, names: Names, dice: &mut Dice) -> Vec<Change> {
+    let mut changes = names::take_back(synced, &mut disk, names, dice);
     let nothing = FileState::default();
-    let mut changes = Vec::new();
-    for found in files {
+    for found in &disk.files {
         let state = synced.files.get(&found.file).unwrap_or(&nothing);
-        let open = match names {
-            Names::BySyncOfDirectory => synced.name_is_open(found),
-            Names::BySyncOfFile => synced.name_is_open(found) && state.synced == 0,
-        };
-        if open && dice.flag() {
-            changes.push(Change::Gone { path: found.path.clone(), bytes: found.bytes });
-            continue;
+        match uncut(state, &disk, found, dice) {
+            Some(uncut) => changes.push(uncut),
+            None => changes.extend(content(state, found, dice)),
         }
-        let to = length_left(state.synced.min(found.bytes), found.bytes, dice);
-        if to < found.bytes {
-            changes.push(Change::Cut { path: found.path.clone(), from: found.bytes, to });
-        }
-        let undone = undone(state, dice).into_iter().filter(|piece| piece.at + piece.bytes.len() as u64 <= to);
-        changes.extend(undone.map(|piece| Change::Undone { path: found.path.clone(), piece }));
     }
+    changes
+}
+
+/// Whether a file is as it was before it was cut.
+fn uncut(state: &FileState, disk: &Disk, found: &Found, dice: &mut Dice) -> Option<Change> {
+    let uncut = state.uncut.as_ref()?;
+    let kept = disk.kept.get(&uncut.kept).filter(|_| dice.flag())?;
+    let to = length_left(uncut.synced.min(kept.bytes), kept.bytes, dice);
+    Some(Change::Uncut { path: found.path.clone(), kept: kept.path.clone(), to, lost: found.bytes })
+}
+
+/// What is lost of what stands in a file.
+fn content(state: &FileState, found: &Found, dice: &mut Dice) -> Vec<Change> {
+    let path = || found.path.clone();
+    let mut changes = Vec::new();
+    let left = length_left(state.synced.min(found.bytes), found.bytes, dice);
+    if left < found.bytes {
+        changes.push(Change::Cut { path: path(), from: found.bytes, to: left });
+    }
+    let doomed = state.doomed.iter().rev().cloned();
+    let undone = undone(state, dice).into_iter().chain(doomed).filter(|piece| piece.end() <= left);
+    changes.extend(undone.map(|piece| Change::Undone { path: path(), piece }));
+    let dropped = state.dropped.iter().map(|dropped| (dropped.start, dropped.end.min(left)));
+    let zeroed = dropped.filter(|(from, to)| from < to);
+    changes.extend(zeroed.map(|(from, to)| Change::Zeroed { path: path(), from, to }));
     changes
 }
 
@@ -289,10 +213,27 @@ pub(crate) fn apply(changes: &[Change]) -> io::Result<()> {
     let open = |path: &Path| OpenOptions::new().write(true).open(path);
     for change in changes {
         match change {
+            Change::Gone { path, .. } if path.is_dir() => fs::remove_dir_all(path)?,
             Change::Gone { path, .. } => fs::remove_file(path)?,
+            Change::Moved { from, to } => fs::rename(from, to)?,
+            Change::Back { kept, path } => fs::rename(kept, path)?,
+            Change::Uncut { path, kept, to, .. } => {
+                fs::copy(kept, path)?;
+                open(path)?.set_len(*to)?;
+            }
             Change::Cut { path, to, .. } => open(path)?.set_len(*to)?,
             Change::Undone { path, piece } => open(path)?.write_all_at(&piece.bytes, piece.at)?,
+            Change::Zeroed { path, from, to } => zero(&open(path)?, *from, *to)?,
         }
+    }
+    Ok(())
+}
+
+fn zero(file: &fs::File, mut from: u64, to: u64) -> io::Result<()> {
+    while from < to {
+        let bytes = (to - from).min(ZEROES.len() as u64);
+        file.write_all_at(&ZEROES[..bytes as usize], from)?;
+        from += bytes;
     }
     Ok(())
 }
@@ -304,16 +245,23 @@ pub struct Loss {
     pub files: usize,
     /// Bytes cut off, gone, or written over with what stood there before.
     pub bytes: u64,
+    /// Names that are as before: of files that were renamed, removed or replaced.
+    pub names: usize,
 }
 
 impl Loss {
     pub(crate) fn of(changes: &[Change]) -> Loss {
         let mut loss = Loss::default();
         let mut last = None;
-        for (path, bytes) in changes.iter().map(Change::lost).filter(|(path, _)| !is_diary(path)) {
-            loss.files += usize::from(last != Some(path));
-            loss.bytes += bytes;
-            last = Some(path);
+        for change in changes.iter().filter(|change| !is_diary(change.path())) {
+            match change.lost() {
+                Some(bytes) => {
+                    loss.files += usize::from(last != Some(change.path()));
+                    loss.bytes += bytes;
+                    last = Some(change.path());
+                }
+                None => loss.names += 1,
+            }
         }
         loss
     }
@@ -321,16 +269,34 @@ impl Loss {
 
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes of {} files", self.bytes, self.files)
+        write!(f, "{} bytes of {} files", self.bytes, self.files)?;
+        if self.names > 0 { write!(f, ", {} names are as before", self.names) } else { Ok(()) }
     }
 }
 
 impl Change {
-    fn lost(&self) -> (&Path, u64) {
+    /// Of the file, before the change where that is another one.
+    fn path(&self) -> &Path {
         match self {
-            Change::Gone { path, bytes } => (path, *bytes),
-            Change::Cut { path, from, to } => (path, from - to),
-            Change::Undone { path, piece } => (path, piece.bytes.len() as u64),
+            Change::Moved { from: path, .. }
+            | Change::Gone { path, .. }
+            | Change::Back { path, .. }
+            | Change::Uncut { path, .. }
+            | Change::Cut { path, .. }
+            | Change::Undone { path, .. }
+            | Change::Zeroed { path, .. } => path,
+        }
+    }
+
+    /// How many bytes; nothing when it is about a name only.
+    fn lost(&self) -> Option<u64> {
+        match self {
+            Change::Gone { bytes, .. } => Some(*bytes),
+            Change::Moved { .. } | Change::Back { .. } => None,
+            Change::Uncut { lost, .. } => Some(*lost),
+            Change::Cut { from, to, .. } => Some(from - to),
+            Change::Undone { piece, .. } => Some(piece.bytes.len() as u64),
+            Change::Zeroed { from, to, .. } => Some(to - from),
         }
     }
 }

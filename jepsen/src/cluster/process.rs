@@ -1,4 +1,4 @@
-//! One process of a node: a `kvd` with its log.
+//! One process of a node, with its log.
 //!
 //! Invariants:
 //!
@@ -19,13 +19,14 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use trefoil_world::clock;
 
+use super::Program;
 use crate::backend::Place;
 use crate::cleanup::ProcessId;
 
 const POLL: Duration = Duration::from_millis(10);
 const LOG_END_LINES: usize = 20;
 
-/// A started `kvd`, killed when dropped.
+/// A started program, killed when dropped.
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
@@ -35,18 +36,18 @@ impl Process {
     /// Starts it with these variables in its environment; what it says goes to the file `log`.
     pub(super) fn start(
         place: &Place,
-        kvd: &Path,
+        program: &Program,
         args: &[String],
         environment: Vec<(OsString, OsString)>,
         log: &Path,
     ) -> anyhow::Result<Process> {
         let stderr = File::create(log).with_context(|| format!("cannot make {}", log.display()))?;
-        let mut words = place.prefix.iter().map(OsStr::new).chain([kvd.as_os_str()]);
-        let mut command = Command::new(words.next().expect("kvd at least is a word"));
+        let mut words = place.prefix.iter().map(OsStr::new).chain([program.path().as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program at least is a word"));
         command.args(words).args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         // Settings of whoever started the harness are none of the cluster's.
         for (name, _) in env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"KVD_") {
+            if name.as_encoded_bytes().starts_with(program.settings().as_bytes()) {
                 command.env_remove(name);
             }
         }

@@ -35,7 +35,9 @@ async fn a_node_that_cannot_start_is_an_error_with_its_words() {
     let folder = tempfile::tempdir().expect("a folder");
     // $2 is the name: --name n2.
     let script = "[ $2 = n2 ] && { echo said by $2 with ${13} >&2; exit 3; }; exec sleep 600";
-    let error = start(script, folder.path()).await.expect_err("n2 ends").to_string();
+    let error = start(script, folder.path()).await.expect_err("n2 ends");
+    assert!(matches!(error.downcast_ref(), Some(NotServing::Ended(ended)) if ended.len() == 1), "{error:?}");
+    let error = error.to_string();
     for words in ["n2 ended by itself", "exit status: 3", "said by n2 with --flag"] {
         assert!(error.contains(words), "{error}");
     }

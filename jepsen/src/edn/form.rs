@@ -12,6 +12,11 @@ pub trait Form {
         None
     }
 
+    /// Whether the model has such a call; one that it has not is left out of the files.
+    fn is_in_model(&self) -> bool {
+        true
+    }
+
     fn asked(&self) -> Asked;
 
     fn answered(&self, reply: &Self::Reply) -> Answer;
@@ -42,9 +47,14 @@ impl Form for register::Call {
         Some(self.register().0)
     }
 
+    fn is_in_model(&self) -> bool {
+        !matches!(self, register::Call::StaleRead { .. })
+    }
+
     fn asked(&self) -> Asked {
         match self {
             register::Call::Read { .. } => Asked { f: "read", value: Value::Nil },
+            register::Call::StaleRead { .. } => Asked { f: "stale-read", value: Value::Nil },
             register::Call::Write { value, .. } => Asked { f: "write", value: Value::from(*value) },
             register::Call::Cas { from, to, .. } => Asked { f: "cas", value: Value::numbers(&[*from, *to]) },
         }
@@ -53,7 +63,7 @@ impl Form for register::Call {
     fn answered(&self, reply: &register::Reply) -> Answer {
         use register::{Call, Reply};
         match (self, reply) {
-            (Call::Read { .. }, Reply::Read { value, .. }) => {
+            (Call::Read { .. } | Call::StaleRead { .. }, Reply::Read { value, .. }) => {
                 Answer::Ok(value.map_or(Value::Nil, |seen| Value::from(seen.value)))
             }
             (Call::Write { .. }, Reply::Write { .. }) | (Call::Cas { .. }, Reply::Cas { swapped: true, .. }) => {
@@ -61,7 +71,7 @@ impl Form for register::Call {
             }
             (Call::Cas { .. }, Reply::Cas { swapped: false, .. }) => Answer::Fail("not swapped"),
             (
-                Call::Read { .. } | Call::Write { .. } | Call::Cas { .. },
+                Call::Read { .. } | Call::StaleRead { .. } | Call::Write { .. } | Call::Cas { .. },
                 Reply::Read { .. } | Reply::Write { .. } | Reply::Cas { .. },
             ) => Answer::Unfit,
         }

@@ -45,6 +45,7 @@ async fn faults_of_processes_hit_whom_they_name_and_are_healed() {
 
         let healed = nemesis.heal(&mut cluster).await;
         assert_eq!(phases(&healed), [FaultPhase::Healed], "{healed:?}");
+        assert!(healed[0].2.contains("they run"), "what was seen of it is said: {healed:?}");
         assert_eq!(state(&cluster), nobody(), "{healed:?}");
         assert_eq!(nemesis.active().count(), 0);
         assert_eq!(seen[0].0, healed[0].0);
@@ -80,6 +81,22 @@ async fn healing_mends_what_it_was_not_told_of_and_may_be_repeated() {
         assert_eq!(state(&cluster), nobody());
     }
     assert!(nemesis.inject(&mut cluster, Some(0)).await.is_empty(), "no kind was asked for");
+}
+
+#[tokio::test]
+async fn what_cannot_be_healed_stays_noted_and_is_said_to_be_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // No node comes up a second time. $2 is its name.
+    let script = format!("[ -e {}/$2.2.log ] && exit 3; {STAND_IN}", folder.path().display());
+    let places = Loopback::with_prefix(NODES, &["sh", "-c", &script]).expect("places");
+    let started = Cluster::start(Backend::Loopback(places), Path::new("/bin/sh"), folder.path(), &[]).await;
+    let mut cluster = started.expect("they are ready");
+    let mut nemesis = Nemesis::new(&[FaultKind::KillAll], 7);
+    assert_eq!(phases(&nemesis.inject(&mut cluster, None).await), [FaultPhase::Injected, FaultPhase::InForce]);
+    let seen = nemesis.heal(&mut cluster).await;
+    assert_eq!((phases(&seen), nemesis.active().count()), (vec![FaultPhase::Injected], 1));
+    assert!(seen[0].0 == "kill-all" && seen[0].2.contains("not healed: "), "{seen:?}");
+    assert!(nemesis.not_healed().is_some_and(|why| why.contains("ended by itself")), "{:?}", nemesis.not_healed());
 }
 
 #[tokio::test]
@@ -142,6 +159,33 @@ fn a_kind_expects_what_it_is_for_beside_what_is_asked_for() {
     assert_eq!(expected(&[FaultKind::Kill], &[leader]), [leader]);
     assert_eq!(expected(&[FaultKind::SnapshotUnderFire], &[]), [snapshot]);
     assert_eq!(expected(&[FaultKind::SnapshotUnderFire], &[snapshot, leader]), [leader, snapshot]);
+}
+
+#[test]
+fn a_partition_of_any_shape_is_noted_by_its_shape() {
+    let asked_for = Nemesis::new(&[FaultKind::Partition, FaultKind::Kill], 7).asked_for();
+    assert_eq!(asked_for.iter().map(|asked| asked.name.as_str()).collect::<Vec<_>>(), ["partition", "kill"]);
+    assert_eq!(asked_for[1].noted_as, ["kill"]);
+    let mut dice = Dice::new(7);
+    for kind in FaultKind::ALL {
+        let Ok(fault) = kind.choose(&mut dice, NODES, Some(0)) else { continue };
+        let name = name(kind, &fault);
+        assert!(noted_as(kind).contains(&name), "{kind}: {name}");
+        assert_eq!(name != kind.to_string(), kind == FaultKind::Partition, "{kind}: {name}");
+    }
+    assert_eq!(asked_for[0].noted_as.len(), Shape::ALL.len());
+}
+
+#[tokio::test]
+async fn a_fault_in_force_that_takes_the_lead_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(folder.path()).await;
+    let mut nemesis = Nemesis::new(&[FaultKind::KillAll], 7);
+    for (leader, unseated) in [(Some(2), 1), (None, 1), (Some(0), 2)] {
+        nemesis.inject(&mut cluster, leader).await;
+        nemesis.heal(&mut cluster).await;
+        assert_eq!(nemesis.unseated(), unseated, "{leader:?}");
+    }
 }
 
 #[test]

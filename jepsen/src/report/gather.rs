@@ -18,20 +18,26 @@ pub struct Recorded {
     pub lasted: Nanos,
 }
 
-/// Reads a history for a report; `kind` names what a call is.
-pub fn recorded<C: Form>(history: &[Event<C, C::Reply>], kind: impl Fn(&C) -> &'static str) -> Recorded {
+/// Reads a history for a report; `kind` names as what a call counts, with its reply when it was answered.
+pub fn recorded<C: Form>(
+    history: &[Event<C, C::Reply>],
+    kind: impl Fn(&C, Option<&C::Reply>) -> &'static str,
+) -> Recorded {
     let lasted = history.last().map_or(Nanos(0), |event| event.time);
     Recorded { operations: operations(history, kind), faults: faults(history), lasted }
 }
 
-fn operations<C: Form>(history: &[Event<C, C::Reply>], kind: impl Fn(&C) -> &'static str) -> Vec<Operation> {
+fn operations<C: Form>(
+    history: &[Event<C, C::Reply>],
+    kind: impl Fn(&C, Option<&C::Reply>) -> &'static str,
+) -> Vec<Operation> {
     let mut operations: Vec<Operation> = Vec::new();
     let mut under_way: BTreeMap<Process, (usize, &C)> = BTreeMap::new();
     for (index, event) in history.iter().enumerate() {
         let (process, came, outcome) = match &event.what {
             What::Invoke { process, call } => {
                 under_way.insert(*process, (operations.len(), call));
-                operations.push(begun(index, event.time, *process, call, kind(call)));
+                operations.push(begun(index, event.time, *process, call, kind(call, None)));
                 continue;
             }
             What::Ok { process, reply } => (process, Ok(reply), Ended::Ok),
@@ -41,6 +47,7 @@ fn operations<C: Form>(history: &[Event<C, C::Reply>], kind: impl Fn(&C) -> &'st
         };
         let (place, call) = under_way.remove(process).expect("what ends was begun");
         let operation = &mut operations[place];
+        operation.kind = kind(call, came.ok());
         operation.came = match came {
             Ok(reply) => answer(call.answered(reply)),
             Err(why) => short(why),

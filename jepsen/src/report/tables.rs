@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::html::{count, duration, link, moment, text};
 use super::measure::Counts;
-use super::{Fault, Force, Gate, Run, section};
+use super::{Fault, Force, Run, section};
 use crate::checker::{Valid, Verdict};
+use crate::coverage::Gate;
 
 /// Words with which the page begins.
 pub(super) fn head(run: &Run) -> String {
@@ -71,15 +72,19 @@ pub(super) fn checkers(run: &Run) -> String {
 /// What must have happened for the run to prove anything.
 pub(super) fn gates(run: &Run) -> String {
     let row = |gate: &Gate| {
-        let (class, word) = if gate.met { ("true", "✓ met") } else { ("unknown", "✗ not met") };
+        let (class, word) = if gate.is_met() { ("true", "✓ met") } else { ("unknown", "✗ not met") };
         format!(
-            "<tr><td>{}</td><td><span class=\"word {class}\">{word}</span></td><td>{}</td></tr>\n",
+            "<tr><td>{}</td><td><span class=\"word {class}\">{word}</span></td><td class=\"number\">{}</td>\
+             <td class=\"number\">{}</td></tr>\n",
             text(&gate.name),
-            text(&gate.seen),
+            count(gate.wanted),
+            count(gate.seen),
         )
     };
     let rows: String = run.gates.iter().map(row).collect();
-    table("gates", "Coverage gates", "<th>gate</th><th>met</th><th>seen</th>", &rows)
+    let columns =
+        "<th>gate</th><th>met</th><th class=\"number\">wanted, times</th><th class=\"number\">seen, times</th>";
+    table("gates", "Coverage gates", columns, &rows)
 }
 
 /// Counts and latencies by kind.

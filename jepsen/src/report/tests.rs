@@ -33,7 +33,7 @@ fn fault<C, R>(time: u64, phase: FaultPhase, detail: &str) -> Event<C, R> {
 
 /// A report on a history and the verdicts on it.
 fn run<C: Form>(history: &[Event<C, C::Reply>], verdicts: Vec<Verdict>) -> Run {
-    let Recorded { operations, faults, lasted } = recorded(history, |_| "call");
+    let Recorded { operations, faults, lasted } = recorded(history, |_, _| "call");
     Run {
         workload: "hand-made".into(),
         seed: 7,
@@ -43,7 +43,7 @@ fn run<C: Form>(history: &[Event<C, C::Reply>], verdicts: Vec<Verdict>) -> Run {
         command: ["jepsen", "test", "--seed", "7", "--out", "my store"].map(str::to_owned).into(),
         valid: crate::checker::worst(&verdicts),
         verdicts,
-        gates: vec![Gate { name: "kill in force".into(), met: false, seen: "0 times".into() }],
+        gates: vec![Gate { name: "kill in force".into(), wanted: 1, seen: 0 }],
         operations,
         faults,
         files: vec!["n1.1.log".into(), "odd name?.log".into()],
@@ -160,7 +160,7 @@ fn what_was_recorded_is_text() {
     let evil = "<script>alert('&')</script>\u{1b}\"";
     let mut run = run(&full(), vec![Verdict::invalid(evil, vec![evil.into(), format!("  {evil}")])]);
     (run.workload, run.facts, run.command) = (evil.into(), vec![(evil.into(), evil.into())], vec![evil.into()]);
-    run.gates = vec![Gate { name: evil.into(), met: true, seen: evil.into() }];
+    run.gates = vec![Gate { name: evil.into(), wanted: 1, seen: 1 }];
     run.files = vec![evil.into(), "javascript:alert(1)".into()];
     for operation in &mut run.operations {
         (operation.asked, operation.came, operation.kind) = (evil.into(), evil.into(), evil);
@@ -197,7 +197,7 @@ fn a_fault_shades_the_plots_from_when_it_was_seen() {
 #[test]
 fn faults_go_from_injection_to_healing() {
     let seen = |what: &str| Force::Seen { at: Nanos(5 * S / 2), what: what.into() };
-    let faults = recorded(&full(), |_| "call").faults;
+    let faults = recorded(&full(), |_, _| "call").faults;
     let told: Vec<_> = faults.iter().map(|f| (f.detail.as_str(), f.injected.0, f.force.clone(), f.healed)).collect();
     assert_eq!(
         told,
@@ -222,7 +222,7 @@ fn a_fault_that_stays_is_one() {
     for (phases, count, healed, seen) in cases {
         let history: Vec<Event<set::Call, set::Reply>> =
             (0..).zip(phases).map(|(time, phase)| fault(time, *phase, "n1")).collect();
-        let faults = recorded(&history, |_| "call").faults;
+        let faults = recorded(&history, |_, _| "call").faults;
         assert_eq!(faults.len(), count, "{phases:?}");
         assert_eq!(faults.first().and_then(|fault| fault.healed), healed.map(Nanos), "{phases:?}");
         let in_force = faults.first().is_some_and(|fault| matches!(fault.force, Force::Seen { .. }));
@@ -241,6 +241,29 @@ fn outcomes_have_marks_of_their_own() {
     for outcome in ["ok", "fail", "info"] {
         assert_eq!(page.matches(&format!("<path class=\"line {outcome}\"")).count(), 2, "{outcome}: legend and plot");
     }
+}
+
+#[test]
+fn gates_say_what_was_wanted_and_what_was_seen() {
+    let gate = |name: &str, wanted, seen| Gate { name: name.into(), wanted, seen };
+    let gates = vec![gate("add succeeded", 20, 2000), gate("kill in force", 1, 0)];
+    let page = Run { gates, ..run(&full(), Vec::new()) }.html();
+    for (name, class, word, wanted, seen) in
+        [("add succeeded", "true", "✓ met", "20", "2\u{202f}000"), ("kill in force", "unknown", "✗ not met", "1", "0")]
+    {
+        let row = format!(
+            "<tr><td>{name}</td><td><span class=\"word {class}\">{word}</span></td><td class=\"number\">{wanted}</td>\
+             <td class=\"number\">{seen}</td></tr>"
+        );
+        assert!(page.contains(&row), "{row}");
+    }
+}
+
+#[test]
+fn an_answer_that_nothing_was_done_counts_apart() {
+    let kind = |_: &set::Call, reply: Option<&set::Reply>| if reply.is_some() { "answered" } else { "call" };
+    let kinds: Vec<&str> = recorded(&full(), kind).operations.iter().map(|operation| operation.kind).collect();
+    assert_eq!(kinds, ["answered", "call", "call", "call"]);
 }
 
 #[test]

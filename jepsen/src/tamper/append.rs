@@ -2,27 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Changes, Kind, Tamper, any};
+use super::{Asked, Change, Contradict, Kind, Tamper, any};
 use crate::generator::Dice;
-use crate::history::{Nanos, Operation, Outcome};
+use crate::history::{Nanos, Outcome};
 use crate::workload::append::{Call, List, Lists, Reply, Step};
 
-type Asked = Operation<Call, Reply>;
-type Changed = Change<Reply>;
-
 impl Tamper for Lists {
-    fn changes(operations: &[Asked]) -> Changes<'_, Reply> {
-        let facts = Facts::of(operations);
-        Box::new(move |kind, place, dice| facts.change(kind, place, dice))
-    }
+    type Facts<'a> = Facts<'a>;
 }
 
 /// A read of a list: the place of its transaction, and what it has read.
 type Read<'a> = (usize, &'a [u64]);
 
 #[derive(Default)]
-struct Facts<'a> {
-    operations: &'a [Asked],
+pub struct Facts<'a> {
+    operations: &'a [Asked<Lists>],
     /// Which transaction appended what.
     appended: BTreeMap<(List, u64), usize>,
     /// The longest read of each list, and the longest of another transaction than that one.
@@ -31,8 +25,8 @@ struct Facts<'a> {
     fresh: u64,
 }
 
-impl<'a> Facts<'a> {
-    fn of(operations: &'a [Asked]) -> Facts<'a> {
+impl<'a> Contradict<'a, Lists> for Facts<'a> {
+    fn of(operations: &'a [Asked<Lists>]) -> Facts<'a> {
         let mut facts = Facts { operations, ..Facts::default() };
         for (place, operation) in operations.iter().enumerate() {
             for (list, value) in appends(&operation.call) {
@@ -46,29 +40,7 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    fn note(&mut self, list: List, read: Read<'a>) {
-        let (first, second) = self.longest.entry(list).or_insert((read, None));
-        let longer = |one: Read<'_>, other: Read<'_>| one.1.len() > other.1.len();
-        if longer(read, *first) {
-            if first.0 != read.0 {
-                *second = Some(*first);
-            }
-            *first = read;
-        } else if first.0 != read.0 && second.is_none_or(|second| longer(read, second)) {
-            *second = Some(read);
-        }
-    }
-
-    /// The longest that another transaction has read of a list.
-    fn read_by_others(&self, place: usize, list: List) -> &'a [u64] {
-        match self.longest.get(&list).copied() {
-            Some(((by, values), _)) if by != place => values,
-            Some((_, Some((_, values)))) => values,
-            Some((_, None)) | None => &[],
-        }
-    }
-
-    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Changed> {
+    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
         let operation = &self.operations[place];
         let Outcome::Ok(reply) = &operation.outcome else { return None };
         if kind == Kind::Denied {
@@ -89,6 +61,30 @@ impl<'a> Facts<'a> {
         let mut read = reply.read.clone();
         read[step] = Some(values);
         Some(Change::reply(Reply { read }, format!("in list {} it {why}", list.0)))
+    }
+}
+
+impl<'a> Facts<'a> {
+    fn note(&mut self, list: List, read: Read<'a>) {
+        let (first, second) = self.longest.entry(list).or_insert((read, None));
+        let longer = |one: Read<'_>, other: Read<'_>| one.1.len() > other.1.len();
+        if longer(read, *first) {
+            if first.0 != read.0 {
+                *second = Some(*first);
+            }
+            *first = read;
+        } else if first.0 != read.0 && second.is_none_or(|second| longer(read, second)) {
+            *second = Some(read);
+        }
+    }
+
+    /// The longest that another transaction has read of a list.
+    fn read_by_others(&self, place: usize, list: List) -> &'a [u64] {
+        match self.longest.get(&list).copied() {
+            Some(((by, values), _)) if by != place => values,
+            Some((_, Some((_, values)))) => values,
+            Some((_, None)) | None => &[],
+        }
     }
 
     fn invented(&self, values: &[u64], dice: &mut Dice) -> (Vec<u64>, String) {
@@ -153,7 +149,7 @@ fn appends(call: &Call) -> impl Iterator<Item = (List, u64)> {
 }
 
 /// What an answered transaction has read: the place of the step, the list, and what it read.
-fn reads(operation: &Asked) -> impl Iterator<Item = (usize, List, &[u64])> {
+fn reads(operation: &Asked<Lists>) -> impl Iterator<Item = (usize, List, &[u64])> {
     let read = match &operation.outcome {
         Outcome::Ok(reply) => reply.read.as_slice(),
         Outcome::Fail(_) | Outcome::Info(_) => &[],

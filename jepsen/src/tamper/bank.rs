@@ -2,24 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Changes, Kind, Tamper, any};
+use super::{Asked, Change, Contradict, Kind, Tamper, any};
 use crate::generator::Dice;
 use crate::history::{Operation, Outcome};
 use crate::workload::bank::{Account, Call, Held, Reply, Transfers};
 
-type Asked = Operation<Call, Reply>;
-type Changed = Change<Reply>;
-
 impl Tamper for Transfers {
-    fn changes(operations: &[Asked]) -> Changes<'_, Reply> {
-        let facts = Facts::of(operations);
-        Box::new(move |kind, place, dice| facts.change(kind, place, dice))
-    }
+    type Facts<'a> = Facts<'a>;
 }
 
 #[derive(Default)]
-struct Facts<'a> {
-    operations: &'a [Asked],
+pub struct Facts<'a> {
+    operations: &'a [Asked<Transfers>],
     /// What transfers have found that say to be done, by their numbers.
     done: BTreeMap<u64, [(Account, Held); 2]>,
     /// Their revisions.
@@ -28,8 +22,8 @@ struct Facts<'a> {
     seen: BTreeSet<u64>,
 }
 
-impl<'a> Facts<'a> {
-    fn of(operations: &'a [Asked]) -> Facts<'a> {
+impl<'a> Contradict<'a, Transfers> for Facts<'a> {
+    fn of(operations: &'a [Asked<Transfers>]) -> Facts<'a> {
         let mut facts = Facts { operations, ..Facts::default() };
         for operation in operations {
             if let Outcome::Ok(reply) = &operation.outcome {
@@ -39,23 +33,7 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    fn note(&mut self, call: &Call, reply: &Reply) {
-        match (call, reply) {
-            (Call::Read, Reply::Read { accounts, .. }) => {
-                self.seen.extend(accounts.iter().flatten().map(|held| held.by));
-            }
-            (Call::Transfer { id, from: giver, to: taker, .. }, Reply::Transfer { done, from, to, revision }) => {
-                self.seen.extend([from.by, to.by]);
-                if *done {
-                    self.done.insert(*id, [(*giver, *from), (*taker, *to)]);
-                    self.revisions.insert(*revision);
-                }
-            }
-            (Call::Read, Reply::Transfer { .. }) | (Call::Transfer { .. }, Reply::Read { .. }) => {}
-        }
-    }
-
-    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Changed> {
+    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
         let Operation { call, outcome, .. } = &self.operations[place];
         match (call, outcome) {
             (Call::Read, Outcome::Ok(Reply::Read { accounts, at })) => {
@@ -71,6 +49,24 @@ impl<'a> Facts<'a> {
                 }
             }
             (Call::Read | Call::Transfer { .. }, Outcome::Ok(_) | Outcome::Fail(_) | Outcome::Info(_)) => None,
+        }
+    }
+}
+
+impl Facts<'_> {
+    fn note(&mut self, call: &Call, reply: &Reply) {
+        match (call, reply) {
+            (Call::Read, Reply::Read { accounts, .. }) => {
+                self.seen.extend(accounts.iter().flatten().map(|held| held.by));
+            }
+            (Call::Transfer { id, from: giver, to: taker, .. }, Reply::Transfer { done, from, to, revision }) => {
+                self.seen.extend([from.by, to.by]);
+                if *done {
+                    self.done.insert(*id, [(*giver, *from), (*taker, *to)]);
+                    self.revisions.insert(*revision);
+                }
+            }
+            (Call::Read, Reply::Transfer { .. }) | (Call::Transfer { .. }, Reply::Read { .. }) => {}
         }
     }
 

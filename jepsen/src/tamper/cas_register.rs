@@ -3,23 +3,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Changes, Kind, Tamper, any};
+use super::{Asked, Change, Contradict, Kind, Tamper, any};
 use crate::generator::Dice;
-use crate::history::{Nanos, Operation, Outcome};
+use crate::history::{Nanos, Outcome};
 use crate::workload::cas_register::{CasRegisters, VALUES};
 use crate::workload::register::{Call, Register, Reply, Versioned};
 
 /// Registers with more writes of unknown outcome are left alone: a search among them may be given up.
 const OPEN_MAX: usize = 6;
 
-type Asked = Operation<Call, Reply>;
-type Changed = Change<Reply>;
-
 impl Tamper for CasRegisters {
-    fn changes(operations: &[Asked]) -> Changes<'_, Reply> {
-        let facts = Facts::of(operations);
-        Box::new(move |kind, place, dice| facts.change(kind, place, dice))
-    }
+    type Facts<'a> = Facts<'a>;
 }
 
 /// What is known of a register.
@@ -45,13 +39,13 @@ impl Known {
     }
 }
 
-struct Facts<'a> {
-    operations: &'a [Asked],
+pub struct Facts<'a> {
+    operations: &'a [Asked<CasRegisters>],
     known: BTreeMap<Register, Known>,
 }
 
-impl<'a> Facts<'a> {
-    fn of(operations: &'a [Asked]) -> Facts<'a> {
+impl<'a> Contradict<'a, CasRegisters> for Facts<'a> {
+    fn of(operations: &'a [Asked<CasRegisters>]) -> Facts<'a> {
         let mut known: BTreeMap<Register, Known> = BTreeMap::new();
         for operation in operations {
             let known = known.entry(operation.call.register()).or_default();
@@ -75,7 +69,7 @@ impl<'a> Facts<'a> {
         Facts { operations, known }
     }
 
-    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Changed> {
+    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
         let operation = &self.operations[place];
         let known = self.known.get(&operation.call.register()).filter(|known| known.open <= OPEN_MAX)?;
         match (found(operation), may_have_written(operation), &operation.outcome) {
@@ -91,7 +85,13 @@ impl<'a> Facts<'a> {
 }
 
 impl Known {
-    fn of_read(&self, kind: Kind, seen: Versioned, (began, ended): (Nanos, Nanos), dice: &mut Dice) -> Option<Changed> {
+    fn of_read(
+        &self,
+        kind: Kind,
+        seen: Versioned,
+        (began, ended): (Nanos, Nanos),
+        dice: &mut Dice,
+    ) -> Option<Change<Reply>> {
         let read = |value, why: String| Some(Change::reply(Reply::Read { value, at: 0 }, why));
         let surely = self.surely_before(began);
         match kind {
@@ -123,19 +123,19 @@ impl Known {
     }
 }
 
-fn found(operation: &Asked) -> Option<Versioned> {
+fn found(operation: &Asked<CasRegisters>) -> Option<Versioned> {
     match (&operation.call, &operation.outcome) {
         (Call::Read { .. }, Outcome::Ok(Reply::Read { value, .. })) => *value,
         (
-            Call::Read { .. } | Call::Write { .. } | Call::Cas { .. },
+            Call::Read { .. } | Call::StaleRead { .. } | Call::Write { .. } | Call::Cas { .. },
             Outcome::Ok(_) | Outcome::Fail(_) | Outcome::Info(_),
         ) => None,
     }
 }
 
-fn may_have_written(operation: &Asked) -> bool {
+fn may_have_written(operation: &Asked<CasRegisters>) -> bool {
     match (&operation.call, &operation.outcome) {
-        (Call::Read { .. }, _) => false,
+        (Call::Read { .. } | Call::StaleRead { .. }, _) => false,
         (Call::Write { .. } | Call::Cas { .. }, Outcome::Fail(_)) => false,
         (Call::Cas { .. }, Outcome::Ok(Reply::Cas { swapped, .. })) => *swapped,
         (Call::Write { .. } | Call::Cas { .. }, Outcome::Ok(_) | Outcome::Info(_)) => true,

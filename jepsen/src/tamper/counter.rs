@@ -2,24 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Changes, Kind, Tamper, any};
+use super::{Asked, Change, Contradict, Kind, Tamper, any};
 use crate::generator::Dice;
-use crate::history::{Nanos, Operation, Outcome};
+use crate::history::{Nanos, Outcome};
 use crate::workload::counter::{Call, Counter, Reply};
 
-type Asked = Operation<Call, Reply>;
-type Changed = Change<Reply>;
-
 impl Tamper for Counter {
-    fn changes(operations: &[Asked]) -> Changes<'_, Reply> {
-        let facts = Facts::of(operations);
-        Box::new(move |kind, place, dice| facts.change(kind, place, dice))
-    }
+    type Facts<'a> = Facts<'a>;
 }
 
 #[derive(Default)]
-struct Facts<'a> {
-    operations: &'a [Asked],
+pub struct Facts<'a> {
+    operations: &'a [Asked<Counter>],
     /// Answered calls by their ends, with the highest number seen until then.
     seen: Vec<(Nanos, u64)>,
     /// Answered increments by their ends; those of unknown outcome, and all that have not failed, by their beginnings;
@@ -35,8 +29,8 @@ struct Facts<'a> {
     made: Vec<u64>,
 }
 
-impl<'a> Facts<'a> {
-    fn of(operations: &'a [Asked]) -> Facts<'a> {
+impl<'a> Contradict<'a, Counter> for Facts<'a> {
+    fn of(operations: &'a [Asked<Counter>]) -> Facts<'a> {
         let mut facts = Facts { operations, ..Facts::default() };
         for operation in operations {
             facts.note_call(operation);
@@ -56,7 +50,22 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    fn note_call(&mut self, operation: &Asked) {
+    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
+        let operation = &self.operations[place];
+        let (before, after) = seen(operation)?;
+        if kind == Kind::Denied {
+            return (before < after && self.is_needed(before, after))
+                .then(|| Change::denied(format!("it has failed, but nobody else can have made {after} of {before}")));
+        }
+        let is_read = before == after;
+        let (value, why) = self.another(kind, operation, is_read, after, dice)?;
+        let reply = if is_read { Reply::Read { value } } else { Reply::Increment { value } };
+        Some(Change::reply(reply, why))
+    }
+}
+
+impl Facts<'_> {
+    fn note_call(&mut self, operation: &Asked<Counter>) {
         let Call::Increment { by } = operation.call else { return };
         match (&operation.outcome, operation.completed) {
             (Outcome::Fail(_), _) => return,
@@ -77,24 +86,11 @@ impl<'a> Facts<'a> {
         }
     }
 
-    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Changed> {
-        let operation = &self.operations[place];
-        let (before, after) = seen(operation)?;
-        if kind == Kind::Denied {
-            return (before < after && self.is_needed(before, after))
-                .then(|| Change::denied(format!("it has failed, but nobody else can have made {after} of {before}")));
-        }
-        let is_read = before == after;
-        let (value, why) = self.another(kind, operation, is_read, after, dice)?;
-        let reply = if is_read { Reply::Read { value } } else { Reply::Increment { value } };
-        Some(Change::reply(reply, why))
-    }
-
     /// A number that a call cannot have seen, or made.
     fn another(
         &self,
         kind: Kind,
-        operation: &Asked,
+        operation: &Asked<Counter>,
         is_read: bool,
         value: u64,
         dice: &mut Dice,
@@ -141,7 +137,7 @@ impl<'a> Facts<'a> {
 }
 
 /// What an answered call saw of the counter, before and after itself.
-fn seen(operation: &Asked) -> Option<(u64, u64)> {
+fn seen(operation: &Asked<Counter>) -> Option<(u64, u64)> {
     match (&operation.call, &operation.outcome) {
         (Call::Read, Outcome::Ok(Reply::Read { value })) => Some((*value, *value)),
         (Call::Increment { by }, Outcome::Ok(Reply::Increment { value })) => Some((value.saturating_sub(*by), *value)),

@@ -2,24 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Changes, Kind, Tamper, any};
+use super::{Asked, Change, Contradict, Kind, Tamper, any};
 use crate::generator::Dice;
 use crate::history::{Operation, Outcome};
 use crate::workload::register::{Call, Register, Registers, Reply, Versioned};
 
-type Asked = Operation<Call, Reply>;
-type Changed = Change<Reply>;
-
 impl Tamper for Registers {
-    fn changes(operations: &[Asked]) -> Changes<'_, Reply> {
-        let facts = Facts::of(operations);
-        Box::new(move |kind, place, dice| facts.change(kind, place, dice))
-    }
+    type Facts<'a> = Facts<'a>;
 }
 
 #[derive(Default)]
-struct Facts<'a> {
-    operations: &'a [Asked],
+pub struct Facts<'a> {
+    operations: &'a [Asked<Registers>],
     /// Answered writes by register and value: their revisions.
     written: BTreeMap<(Register, u64), u64>,
     /// What reads found of those, by register and revision.
@@ -33,8 +27,8 @@ struct Facts<'a> {
     fresh: u64,
 }
 
-impl<'a> Facts<'a> {
-    fn of(operations: &'a [Asked]) -> Facts<'a> {
+impl<'a> Contradict<'a, Registers> for Facts<'a> {
+    fn of(operations: &'a [Asked<Registers>]) -> Facts<'a> {
         let mut facts = Facts { operations, ..Facts::default() };
         for operation in operations {
             facts.note_call(operation);
@@ -47,9 +41,27 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    fn note_call(&mut self, operation: &Asked) {
+    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
+        let Operation { call, outcome, .. } = &self.operations[place];
+        let Outcome::Ok(reply) = outcome else { return None };
+        if let (Call::Read { .. }, Reply::Read { value: Some(seen), at }) = (call, reply) {
+            return self.of_read(kind, call.register(), (*seen, *at), dice);
+        }
+        let (value, revision) = written(call, reply)?;
+        self.of_write(kind, (call.register(), value), revision, dice).map(|(revision, why)| match (reply, revision) {
+            (_, None) => Change::denied(why),
+            (Reply::Cas { swapped, .. }, Some(revision)) => {
+                Change::reply(Reply::Cas { swapped: *swapped, revision }, why)
+            }
+            (Reply::Read { .. } | Reply::Write { .. }, Some(revision)) => Change::reply(Reply::Write { revision }, why),
+        })
+    }
+}
+
+impl Facts<'_> {
+    fn note_call(&mut self, operation: &Asked<Registers>) {
         match operation.call {
-            Call::Read { .. } => {}
+            Call::Read { .. } | Call::StaleRead { .. } => {}
             Call::Write { register, value } | Call::Cas { register, to: value, .. } => {
                 self.fresh = self.fresh.max(value.saturating_add(1));
                 self.open.extend(matches!(operation.outcome, Outcome::Info(_)).then_some(register));
@@ -71,26 +83,10 @@ impl<'a> Facts<'a> {
                 self.swapped.insert((register, *from));
             }
             (
-                Call::Read { .. } | Call::Write { .. } | Call::Cas { .. },
+                Call::Read { .. } | Call::StaleRead { .. } | Call::Write { .. } | Call::Cas { .. },
                 Reply::Read { .. } | Reply::Write { .. } | Reply::Cas { .. },
             ) => {}
         }
-    }
-
-    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Changed> {
-        let Operation { call, outcome, .. } = &self.operations[place];
-        let Outcome::Ok(reply) = outcome else { return None };
-        if let Reply::Read { value: Some(seen), at } = reply {
-            return self.of_read(kind, call.register(), (*seen, *at), dice);
-        }
-        let (value, revision) = written(call, reply)?;
-        self.of_write(kind, (call.register(), value), revision, dice).map(|(revision, why)| match (reply, revision) {
-            (_, None) => Change::denied(why),
-            (Reply::Cas { swapped, .. }, Some(revision)) => {
-                Change::reply(Reply::Cas { swapped: *swapped, revision }, why)
-            }
-            (Reply::Read { .. } | Reply::Write { .. }, Some(revision)) => Change::reply(Reply::Write { revision }, why),
-        })
     }
 
     fn of_read(
@@ -99,7 +95,7 @@ impl<'a> Facts<'a> {
         register: Register,
         (seen, at): (Versioned, u64),
         dice: &mut Dice,
-    ) -> Option<Changed> {
+    ) -> Option<Change<Reply>> {
         let is_written = self.written.contains_key(&(register, seen.value));
         let read = |value, at, why: String| Some(Change::reply(Reply::Read { value, at }, why));
         match kind {
@@ -122,7 +118,7 @@ impl<'a> Facts<'a> {
     }
 
     /// A read with another revision or version.
-    fn moved(&self, register: Register, (seen, at): (Versioned, u64), dice: &mut Dice) -> Option<Changed> {
+    fn moved(&self, register: Register, (seen, at): (Versioned, u64), dice: &mut Dice) -> Option<Change<Reply>> {
         let mut moves = Vec::new();
         if let Some(before) = seen.revision.checked_sub(1) {
             let why = format!("it has looked at revision {before}, before {} was written", seen.value);
@@ -176,7 +172,7 @@ fn written(call: &Call, reply: &Reply) -> Option<(u64, u64)> {
         (Call::Write { value, .. }, Reply::Write { revision })
         | (Call::Cas { to: value, .. }, Reply::Cas { swapped: true, revision }) => Some((*value, *revision)),
         (
-            Call::Read { .. } | Call::Write { .. } | Call::Cas { .. },
+            Call::Read { .. } | Call::StaleRead { .. } | Call::Write { .. } | Call::Cas { .. },
             Reply::Read { .. } | Reply::Write { .. } | Reply::Cas { .. },
         ) => None,
     }

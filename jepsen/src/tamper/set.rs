@@ -2,24 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, Changes, Kind, Tamper, any};
+use super::{Asked, Change, Contradict, Kind, Tamper, any};
 use crate::generator::Dice;
-use crate::history::{Nanos, Operation, Outcome};
+use crate::history::{Nanos, Outcome};
 use crate::workload::set::{Call, Reply, Set};
 
-type Asked = Operation<Call, Reply>;
-type Changed = Change<Reply>;
-
 impl Tamper for Set {
-    fn changes(operations: &[Asked]) -> Changes<'_, Reply> {
-        let facts = Facts::of(operations);
-        Box::new(move |kind, place, dice| facts.change(kind, place, dice))
-    }
+    type Facts<'a> = Facts<'a>;
 }
 
 #[derive(Default)]
-struct Facts<'a> {
-    operations: &'a [Asked],
+pub struct Facts<'a> {
+    operations: &'a [Asked<Set>],
     /// When the adds that were answered ended.
     added: BTreeMap<u64, Nanos>,
     read: BTreeSet<u64>,
@@ -27,8 +21,8 @@ struct Facts<'a> {
     fresh: u64,
 }
 
-impl<'a> Facts<'a> {
-    fn of(operations: &'a [Asked]) -> Facts<'a> {
+impl<'a> Contradict<'a, Set> for Facts<'a> {
+    fn of(operations: &'a [Asked<Set>]) -> Facts<'a> {
         let mut facts = Facts { operations, ..Facts::default() };
         for operation in operations {
             match (&operation.call, &operation.outcome) {
@@ -44,7 +38,7 @@ impl<'a> Facts<'a> {
         facts
     }
 
-    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Changed> {
+    fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
         let operation = &self.operations[place];
         match (&operation.call, &operation.outcome) {
             (Call::Add { element }, Outcome::Ok(_)) => (kind == Kind::Denied && self.read.contains(element))
@@ -56,8 +50,16 @@ impl<'a> Facts<'a> {
             (Call::Read | Call::Add { .. }, Outcome::Ok(_) | Outcome::Fail(_) | Outcome::Info(_)) => None,
         }
     }
+}
 
-    fn of_read(&self, kind: Kind, operation: &Asked, elements: &[u64], dice: &mut Dice) -> Option<(Vec<u64>, String)> {
+impl Facts<'_> {
+    fn of_read(
+        &self,
+        kind: Kind,
+        operation: &Asked<Set>,
+        elements: &[u64],
+        dice: &mut Dice,
+    ) -> Option<(Vec<u64>, String)> {
         let with = |element: u64| [elements, &[element]].concat();
         match kind {
             Kind::Invented => {

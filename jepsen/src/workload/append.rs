@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trefoil_client::{Client, Error};
 
 use super::guarded::{self, text_of};
 use crate::checker::{Verdict, list_append};
+use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::Operation;
-use crate::outcome::Access;
+use crate::outcome::{Access, Failure};
 use crate::workload::{Name, Workload};
 
 /// Lists in use at a time, steps of a transaction, and appends after which a list is followed by a fresh one.
@@ -107,7 +107,7 @@ impl Workload for Lists {
         }
     }
 
-    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Error> {
+    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Failure> {
         let lists: BTreeMap<List, usize> = call.steps.iter().map(|step| (step.list(), 0)).collect();
         let seen = guarded::read(client, lists.keys().map(key).collect(), timeout).await?;
         let mut contents: BTreeMap<List, Vec<u64>> =

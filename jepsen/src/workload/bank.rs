@@ -8,13 +8,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trefoil_client::{Client, Error};
 
 use super::guarded::{self, Row};
 use crate::checker::{Verdict, bank};
+use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::Operation;
-use crate::outcome::Access;
+use crate::outcome::{Access, Failure};
 use crate::workload::{Name, Workload};
 
 /// The bank of a run: small balances, so that some transfers find too little.
@@ -101,7 +101,7 @@ impl Held {
         if row.version() == 0 {
             return Some(BANK.opened());
         }
-        let (balance, by) = row.text.split_once(' ')?;
+        let (balance, by) = row.text().split_once(' ')?;
         let (balance, by) = (balance.parse().ok()?, by.parse().ok()?);
         Some(Held { balance, by, revision: row.revision(), version: row.version() })
     }
@@ -144,6 +144,13 @@ impl Workload for Transfers {
         }
     }
 
+    fn kind_of_success(call: &Call, reply: &Reply) -> &'static str {
+        match reply {
+            Reply::Transfer { done: false, .. } => "transfer-refused",
+            Reply::Transfer { done: true, .. } | Reply::Read { .. } => Self::kind(call),
+        }
+    }
+
     fn access(call: &Call) -> Access {
         match call {
             Call::Read => Access::Read,
@@ -151,7 +158,7 @@ impl Workload for Transfers {
         }
     }
 
-    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Error> {
+    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Failure> {
         match call {
             Call::Read => {
                 let keys = (0..BANK.accounts).map(|number| key(Account(number))).collect();
@@ -174,7 +181,7 @@ async fn transfer(
     (from, to): (Account, Account),
     amount: u64,
     timeout: Duration,
-) -> Result<Option<Reply>, Error> {
+) -> Result<Option<Reply>, Failure> {
     let seen = guarded::read(client, vec![key(from), key(to)], timeout).await?;
     let held: Option<Vec<Held>> = seen.rows.iter().map(Held::of).collect();
     let Some(&[giver, taker]) = held.as_deref() else { return Ok(None) };

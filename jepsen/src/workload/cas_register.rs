@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use trefoil_client::{Client, Error};
-
 use super::register::{self, Call, Reply, Rotation, Versioned};
 use crate::checker::{Verdict, wgl};
+use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::Operation;
-use crate::outcome::Access;
+use crate::outcome::{Access, Failure};
 use crate::workload::{Name, Workload};
 
 /// Values are below this.
@@ -59,17 +58,21 @@ impl Workload for CasRegisters {
         register::kind(call)
     }
 
+    fn kind_of_success(call: &Call, reply: &Reply) -> &'static str {
+        register::kind_of_success(call, reply)
+    }
+
     fn access(call: &Call) -> Access {
         register::access(call)
     }
 
-    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Error> {
+    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Failure> {
         let key = format!("cas-register/{}", call.register().0);
         Ok(Some(without_revisions(register::carry_out(client, key, call, timeout).await?)))
     }
 
     fn check(operations: &[Operation<Call, Reply>]) -> Vec<Verdict> {
-        vec![wgl::registers(operations, register::STEPS_MAX)]
+        vec![wgl::registers(operations, wgl::STEPS_MAX)]
     }
 }
 

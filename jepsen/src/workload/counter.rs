@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trefoil_client::{Client, Error};
 
 use super::guarded;
 use crate::checker::{Verdict, counter};
+use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::Operation;
-use crate::outcome::Access;
+use crate::outcome::{Access, Failure};
 use crate::workload::{Name, Workload};
 
 const KEY: &str = "counter";
@@ -77,7 +77,7 @@ impl Workload for Counter {
         }
     }
 
-    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Error> {
+    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Failure> {
         let seen = guarded::read(client, vec![KEY.into()], timeout).await?;
         let held = seen.rows.iter().flat_map(guarded::Row::numbers).next().unwrap_or(0);
         match call {

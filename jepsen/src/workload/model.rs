@@ -30,7 +30,9 @@ impl Cells {
     fn execute(&mut self, call: &register::Call) -> register::Reply {
         let held = self.cells.get(&call.register()).copied();
         match call {
-            register::Call::Read { .. } => register::Reply::Read { value: held, at: self.revision },
+            register::Call::Read { .. } | register::Call::StaleRead { .. } => {
+                register::Reply::Read { value: held, at: self.revision }
+            }
             register::Call::Write { register, value } => {
                 self.put(*register, *value);
                 register::Reply::Write { revision: self.revision }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use trefoil_client::{Client, Error};
 
 use super::guarded::{self, text_of};
 use crate::checker::{Verdict, set_full};
+use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::Operation;
-use crate::outcome::Access;
+use crate::outcome::{Access, Failure};
 use crate::workload::{Name, Workload};
 
 const KEY: &str = "set";
@@ -74,7 +74,7 @@ impl Workload for Set {
         }
     }
 
-    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Error> {
+    async fn carry_out(client: &Client, call: &Call, timeout: Duration) -> Result<Option<Reply>, Failure> {
         let seen = guarded::read(client, vec![KEY.into()], timeout).await?;
         let mut elements: Vec<u64> = seen.rows.iter().flat_map(guarded::Row::numbers).collect();
         match call {

@@ -247,8 +247,7 @@ mod tests {
         let mut end = [0];
         assert_eq!(connection.read(&mut end).await.expect("closed"), 0);
         assert_eq!(reader.await.expect("it ends"), bytes(0, total));
-        let pieces = pieces.lock().expect("unharmed").clone();
-        pieces
+        pieces.lock().expect("unharmed").clone()
     }
 
     #[tokio::test]

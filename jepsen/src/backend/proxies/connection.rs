@@ -14,8 +14,8 @@ use tokio::sync::{mpsc, watch};
 use trefoil_world::clock::{self, Instant};
 use trefoil_world::net::{Stream, dial};
 
-use super::Proxies;
 use super::rules::{Break, Line, Rules, Weather};
+use super::{Meter, Proxies};
 use crate::generator::Dice;
 
 /// Pieces on their way on a line.
@@ -41,7 +41,7 @@ pub(super) async fn run(proxies: &Proxies, mut caller: Stream, from: usize, to: 
     let (line, mut said) = (Line { from, to }, Vec::new());
     tokio::select! {
         // Who gives up while it waits leaves nothing behind.
-        () = listen_until_gone(&mut caller, &mut said) => return,
+        () = listen_until_gone(proxies.meter(line), &mut caller, &mut said) => return,
         // A connection needs both directions.
         opened = rules.wait_for(|rules| rules.is_open(line) && rules.is_open(line.back())) => if opened.is_err() { return },
     }
@@ -50,43 +50,51 @@ pub(super) async fn run(proxies: &Proxies, mut caller: Stream, from: usize, to: 
     if called.write_all(&said).await.is_err() {
         return;
     }
+    proxies.meter(line).passed.fetch_add(said.len() as u64, Ordering::Relaxed);
     let broken = {
         let _standing = Standing::new(proxies, [from, to]);
-        let ((from_caller, to_caller), (from_called, to_called)) = (split(caller), split(called));
         let (known, _) = rules.borrow().last_break([from, to]);
-        let (there, back) = (Passage { proxies, line }, Passage { proxies, line: line.back() });
-        let mut halves = Halves { from_caller, to_caller, from_called, to_called };
+        let mut halves = Halves::of(caller, called);
         tokio::select! {
-            // Either end's end is passed on to the other one.
-            _ = async {
-                tokio::join!(
-                    there.pass(&mut halves.from_caller, &mut halves.to_called),
-                    back.pass(&mut halves.from_called, &mut halves.to_caller),
-                )
-            } => return,
-            how = broken(&mut rules, [from, to], known) => (how, halves),
+            () = halves.pass(proxies, line) => return,
+            broken = broken(&mut rules, [from, to], known) => (broken, halves),
         }
     };
-    let (Some((node, how)), halves) = broken else { return };
+    let (Some(broken), halves) = broken else { return };
     proxies.0.broken.fetch_add(1, Ordering::Relaxed);
-    halves.end(how, node == from, &mut rules).await;
+    halves.end(broken, broken.node == from, (proxies, &mut rules)).await;
+}
+
+/// Passes on what comes over a connection that stands already, until both ends are closed.
+pub(super) async fn carry(proxies: &Proxies, caller: Stream, called: Stream, line: Line) {
+    Halves::of(caller, called).pass(proxies, line).await;
 }
 
 /// Takes what a caller says, to some amount, until it is gone.
-async fn listen_until_gone(caller: &mut Stream, said: &mut Vec<u8>) {
+async fn listen_until_gone(meter: &Meter, caller: &mut Stream, said: &mut Vec<u8>) {
     while said.len() < PIECE_BYTES {
         match caller.read_buf(said).await {
             Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
+            Ok(bytes) => meter.offered.fetch_add(bytes as u64, Ordering::Relaxed),
+        };
     }
     pending().await
 }
 
-/// Waits until connections of one of these nodes are broken after the time of this number: which node's, and how.
-async fn broken(rules: &mut watch::Receiver<Rules>, nodes: [usize; 2], known: u64) -> Option<(usize, Break)> {
+/// That connections of a node were broken: for the how-manieth time, of all nodes together, and how.
+#[derive(Clone, Copy, Debug)]
+struct Broken {
+    number: u64,
+    node: usize,
+    how: Break,
+}
+
+/// Waits until connections of one of these nodes are broken after the time of this number.
+async fn broken(rules: &mut watch::Receiver<Rules>, nodes: [usize; 2], known: u64) -> Option<Broken> {
     let rules = rules.wait_for(|rules| rules.last_break(nodes).0 > known).await.ok()?;
-    rules.last_break(nodes).1
+    let (number, last) = rules.last_break(nodes);
+    let (node, how) = last?;
+    Some(Broken { number, node, how })
 }
 
 /// Counts a connection for both nodes until it is dropped.
@@ -121,19 +129,34 @@ struct Halves {
 }
 
 impl Halves {
+    fn of(caller: Stream, called: Stream) -> Halves {
+        let ((from_caller, to_caller), (from_called, to_called)) = (split(caller), split(called));
+        Halves { from_caller, to_caller, from_called, to_called }
+    }
+
+    /// Until both ends are closed: either end's end is passed on to the other one.
+    async fn pass(&mut self, proxies: &Proxies, line: Line) {
+        let (there, back) = (Passage { proxies, line }, Passage { proxies, line: line.back() });
+        tokio::join!(
+            there.pass(&mut self.from_caller, &mut self.to_called),
+            back.pass(&mut self.from_called, &mut self.to_caller),
+        );
+    }
+
     /// Ends a connection that was broken. `by_caller`: it is the caller's end that stays when it is left half open.
-    async fn end(self, how: Break, by_caller: bool, rules: &mut watch::Receiver<Rules>) {
-        match how {
+    async fn end(self, broken: Broken, by_caller: bool, (proxies, rules): (&Proxies, &mut watch::Receiver<Rules>)) {
+        match broken.how {
             Break::Reset => clock::sleep(UNREAD).await,
             Break::HalfOpen => {
                 let caller = (self.from_caller, self.to_caller);
                 let called = (self.from_called, self.to_called);
                 let (kept, closed) = if by_caller { (caller, called) } else { (called, caller) };
                 drop(closed);
-                let healed = rules.borrow().healed;
+                proxies.0.half_open.fetch_add(1, Ordering::Relaxed);
                 // When there are no rules any more the connection ends too.
-                let _ = rules.wait_for(|rules| rules.healed > healed).await;
+                let _ = rules.wait_for(|rules| rules.is_healed(broken.number)).await;
                 drop(kept);
+                proxies.0.half_open.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
@@ -162,6 +185,7 @@ impl Passage<'_> {
             if bytes == 0 {
                 return Ok(());
             }
+            self.proxies.meter(self.line).offered.fetch_add(bytes as u64, Ordering::Relaxed);
             let (read, weather) = (clock::now(), rules.borrow().weather.get(&self.line).copied());
             let later = weather.map_or(Duration::ZERO, |weather| {
                 weather.later(dice.get_or_insert_with(|| Dice::new(seed_of(weather, self.line))))
@@ -185,6 +209,7 @@ impl Passage<'_> {
                 let (bytes, pause) = share(weather, piece.bytes.len());
                 clock::sleep(pause).await;
                 to.write_all(&piece.bytes.split_to(bytes)).await?;
+                self.proxies.meter(self.line).passed.fetch_add(bytes as u64, Ordering::Relaxed);
             }
             // What was read in other weather tells nothing of this one.
             if piece.weather == rules.borrow().weather.get(&self.line).copied() {

@@ -14,12 +14,17 @@ pub struct Line {
 }
 
 impl Line {
-    pub(super) fn of(cut: &Cut) -> Line {
+    pub(crate) fn of(cut: &Cut) -> Line {
         Line { from: cut.from, to: cut.to }
     }
 
     pub(super) fn back(self) -> Line {
         Line { from: self.to, to: self.from }
+    }
+
+    /// Both directions between every two nodes.
+    pub(super) fn all(nodes: usize) -> BTreeSet<Line> {
+        (0..nodes).flat_map(|node| Line::of_node(node, nodes)).collect()
     }
 
     /// Both directions between a node and each of the others.
@@ -68,8 +73,8 @@ pub(super) struct Rules {
     broken: BTreeMap<usize, (u64, Break)>,
     /// Counts the times connections were broken.
     breaks: u64,
-    /// Counts healings.
-    pub(super) healed: u64,
+    /// The breaks up to this number are healed.
+    healed: u64,
     /// The proxies are ending.
     pub(super) over: bool,
 }
@@ -78,7 +83,7 @@ impl Rules {
     pub(super) fn heal(&mut self) {
         self.cuts.clear();
         self.weather.clear();
-        self.healed += 1;
+        self.healed = self.breaks;
     }
 
     pub(super) fn break_all(&mut self, node: usize, how: Break) {
@@ -90,6 +95,11 @@ impl Rules {
     pub(super) fn last_break(&self, nodes: [usize; 2]) -> (u64, Option<(usize, Break)>) {
         let times = nodes.iter().filter_map(|node| self.broken.get(node).map(|&(number, how)| (number, *node, how)));
         times.max().map_or((0, None), |(number, node, how)| (number, Some((node, how))))
+    }
+
+    /// Whether all was healed since the break of this number.
+    pub(super) fn is_healed(&self, number: u64) -> bool {
+        number <= self.healed
     }
 
     pub(super) fn is_open(&self, line: Line) -> bool {
@@ -110,10 +120,13 @@ mod tests {
         rules.break_all(0, Break::HalfOpen);
         let (second, by) = rules.last_break([0, 1]);
         assert!(second > first && by == Some((0, Break::HalfOpen)));
+        assert!(!rules.is_healed(first));
         rules.heal();
+        assert!(rules.is_healed(first) && rules.is_healed(second));
         rules.break_all(1, Break::Reset);
         let (third, by) = rules.last_break([0, 1]);
         assert!(third > second && by == Some((1, Break::Reset)), "healing takes no number back");
+        assert!(!rules.is_healed(third), "it came after the healing");
         assert_eq!(rules.last_break([2, 3]), (0, None));
     }
 
@@ -131,5 +144,6 @@ mod tests {
         let lines = Line::of_node(1, 3);
         assert_eq!(lines.len(), 4);
         assert!(lines.iter().all(|line| (line.from == 1) != (line.to == 1) && lines.contains(&line.back())));
+        assert_eq!((Line::all(3).len(), Line::all(1).len()), (6, 0));
     }
 }

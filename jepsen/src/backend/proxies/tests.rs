@@ -71,6 +71,10 @@ fn cut(from: usize, to: usize) -> Cut {
     Cut { from, to, traffic: Traffic::All }
 }
 
+fn lines(cuts: &[Cut]) -> BTreeSet<Line> {
+    cuts.iter().map(Line::of).collect()
+}
+
 #[tokio::test]
 async fn who_is_no_node_is_not_passed_on() {
     let loopback = proxied().await;
@@ -87,21 +91,61 @@ async fn a_cut_line_holds_what_is_sent_until_it_is_healed() {
     let proxies = loopback.proxies().expect("they are there");
     for line in [cut(0, 1), cut(1, 0)] {
         proxies.cut(&[line]);
-        assert_eq!(proxies.difference(&BTreeSet::from([line])), None);
-        assert!(proxies.difference(&BTreeSet::new()).is_some_and(|said| said.contains("is held")));
         assert_eq!(echo(&mut stream, b"during", SILENT).await, None);
         assert_eq!((proxies.reach(0, 1).await, proxies.reach(1, 0).await), (Reach::Silent, Reach::Silent));
         assert_eq!(proxies.reach(0, 2).await, Reach::Answers, "other lines are open");
         proxies.heal();
-        assert_eq!(proxies.difference(&BTreeSet::new()), None);
         let mut held = [0; 6];
         stream.read_exact(&mut held).await.expect("it is open");
         assert_eq!(&held, b"during");
         assert_eq!(proxies.reach(0, 1).await, Reach::Answers);
     }
-    assert!(
-        proxies.difference(&BTreeSet::from([cut(0, 1)])).is_some_and(|said| said.contains("n1 sends to n2 passes"))
-    );
+}
+
+#[tokio::test]
+async fn what_passes_is_measured_one_direction_at_a_time() {
+    let loopback = proxied().await;
+    let proxies = loopback.proxies().expect("they are there");
+    let none = BTreeSet::new();
+    assert_eq!(proxies.measure(&none).await.unlike(&none), None);
+    for cuts in [vec![cut(0, 1)], vec![cut(0, 1), cut(1, 0)], vec![cut(2, 0), cut(2, 1)]] {
+        proxies.cut(&cuts);
+        let measured = proxies.measure(&lines(&cuts)).await;
+        assert_eq!(measured.unlike(&lines(&cuts)), None, "{cuts:?}");
+        assert!(measured.unlike(&none).is_some_and(|said| said.contains("nothing passes")), "{cuts:?}");
+        let words = proxies.words(&lines(&cuts)).await;
+        assert!(words.iter().all(|(line, took)| took.is_none() == lines(&cuts).contains(line)), "{words:?}");
+        proxies.heal();
+        let measured = proxies.measure(&lines(&cuts)).await;
+        assert!(measured.unlike(&lines(&cuts)).is_some_and(|said| said.contains(" pass")), "a healed line is not cut");
+        assert_eq!(measured.unlike(&none), None, "{cuts:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_nodes_say_on_a_cut_line_is_metered() {
+    let loopback = proxied().await;
+    let mut stream = connect(&loopback).await;
+    let proxies = loopback.proxies().expect("they are there");
+    let line = Line { from: 0, to: 1 };
+    let said = |before: &BTreeMap<Line, Metered>| {
+        let (now, before) = (proxies.readings()[&line], before[&line]);
+        (now.offered - before.offered, now.passed - before.passed)
+    };
+    let before = proxies.readings();
+    assert!(echo(&mut stream, b"before", WORD_MAX).await.is_some());
+    assert_eq!(said(&before), (6, 6));
+    proxies.cut(&[cut(0, 1)]);
+    let before = proxies.readings();
+    assert_eq!(echo(&mut stream, b"during", SILENT).await, None);
+    assert_eq!(said(&before), (6, 0));
+    let mut waits = net::dial(&loopback.places()[1].peer).await.expect("a proxy listens");
+    waits.write_all(b"fresh").await.expect("it is open");
+    let until = clock::now() + WORD_MAX;
+    while said(&before) != (11, 0) {
+        assert!(clock::now() < until, "what a new connection says is offered too: {:?}", said(&before));
+        clock::sleep(ACCEPT_PAUSE).await;
+    }
 }
 
 #[tokio::test]
@@ -170,10 +214,11 @@ async fn a_half_open_connection_is_silent_until_it_is_healed() {
     let proxies = loopback.proxies().expect("they are there");
     proxies.break_connections(0, Break::HalfOpen);
     assert_eq!(echo(&mut stream, b"word", SILENT).await, None, "it is open, and nobody answers");
-    assert_eq!(proxies.broken(), 1);
+    assert_eq!((proxies.broken(), proxies.half_open(), proxies.standing(0)), (1, 1, 0));
     proxies.heal();
     let end = clock::timeout(WORD_MAX, stream.read(&mut [0; 10])).await.expect("it ends");
     assert!(end.is_err() || end.is_ok_and(|bytes| bytes == 0));
+    assert_eq!(proxies.half_open(), 0);
 }
 
 #[tokio::test]

@@ -9,7 +9,9 @@
 //! 3. **Real time.** The revision of a transfer is above all that were known when it was invoked, that of a look at
 //!    least as high.
 //! 4. **States.** A look at a revision, and a transfer just before its own, found what the newest transfer had left.
-//! 5. **Chains.** Each account's versions count its transfers, and a balance follows from the one before it.
+//! 5. **Chains.** Each account's versions count its transfers, and a balance follows from the one before it. What is
+//!    between two known states beside known transfers was done by ones of unknown outcome, at revisions at which nobody
+//!    has found the former state (`unseen`).
 //!
 //! Model: strict serializability of transfers and looks, whose revisions grow along the one order.
 //!
@@ -17,15 +19,20 @@
 //!
 //! * `false` is a proof: no order explains the replies, their revisions among them. It costs n log n.
 //!
-//! Left out: balances behind transfers that nobody saw, which `checker/bank.rs` sees by the sum.
+//! Left out: what `unseen` does; and whether revisions are enough for the transfers between states of all accounts.
+
+mod unseen;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
 
+use unseen::Unseen;
+
 use crate::checker::Verdict;
 use crate::checker::evidence::{Findings, named};
-use crate::history::{Nanos, Operation, Outcome};
+use crate::checker::place::{Floor, Place, floors, too_low};
+use crate::history::{Operation, Outcome};
 use crate::workload::bank::{Account, Bank, Call, Held, Reply};
 
 const CHECKER: &str = "bank (revisions)";
@@ -68,31 +75,6 @@ pub fn check(operations: &[Asked], bank: &Bank) -> Verdict {
     }
 }
 
-/// Where an operation stands among the revisions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// It made this revision.
-    Made(u64),
-    /// It looked at the state of this revision.
-    LookedAt(u64),
-}
-
-impl Place {
-    fn revision(self) -> u64 {
-        match self {
-            Place::Made(revision) | Place::LookedAt(revision) => revision,
-        }
-    }
-
-    /// Of the state that it found.
-    fn found(self) -> u64 {
-        match self {
-            Place::Made(revision) => revision.saturating_sub(1),
-            Place::LookedAt(revision) => revision,
-        }
-    }
-}
-
 /// What the replies say about the order. Operations go by their places in the list.
 struct Order<'a> {
     operations: &'a [Asked],
@@ -105,6 +87,10 @@ struct Order<'a> {
     left: BTreeMap<(Account, u64), Held>,
     /// From rule 2 on: the known transfers of each account by revision.
     made: BTreeMap<Account, BTreeMap<u64, usize>>,
+    /// From rule 3 on, by operation: the highest revision known when it was invoked.
+    floors: Vec<Option<Floor>>,
+    /// From rule 4 on: the last revision at which an account was found as a transfer had left it.
+    looked: BTreeMap<(Account, u64), u64>,
     findings: Findings<Wrong>,
 }
 
@@ -119,6 +105,8 @@ impl<'a> Order<'a> {
             places: vec![None; operations.len()],
             left: BTreeMap::new(),
             made: BTreeMap::new(),
+            floors: vec![None; operations.len()],
+            looked: BTreeMap::new(),
             findings: Findings::new(),
         };
         for (number, operation) in operations.iter().enumerate() {
@@ -211,6 +199,9 @@ impl<'a> Order<'a> {
     }
 
     fn sighting(&mut self, seer: usize, account: Account, held: Held) {
+        if self.bank.guarded && held.balance < 0 {
+            self.finding(Wrong::Refusal, &format!("account {}: {held:?}", account.0), &[seer]);
+        }
         let writer = self.transfers.get(&held.by).copied();
         let writer = writer.filter(|writer| moved(&self.operations[*writer].call, account).is_some());
         let wrong = match writer {
@@ -255,17 +246,11 @@ impl<'a> Order<'a> {
 
     fn real_time(&mut self) {
         let floors = floors(self.operations, &self.places);
-        for (number, floor) in floors.into_iter().enumerate() {
-            let (Some(place), Some((floor, earlier))) = (self.places[number], floor) else { continue };
-            let above = match place {
-                Place::Made(revision) => revision > floor,
-                Place::LookedAt(revision) => revision >= floor,
-            };
-            if !above {
-                let what = format!("revision {} after {floor}", place.revision());
-                self.finding(Wrong::RealTime, &what, &[earlier, number]);
-            }
+        for (number, place, floor) in too_low(&self.places, &floors) {
+            let what = format!("revision {} after {}", place.revision(), floor.revision);
+            self.finding(Wrong::RealTime, &what, &[floor.by, number]);
         }
+        self.floors = floors;
     }
 
     fn states(&mut self) {
@@ -273,6 +258,8 @@ impl<'a> Order<'a> {
         for (number, operation) in operations.iter().enumerate() {
             let Some(place) = self.places[number] else { continue };
             for (account, held) in found(operation) {
+                let looked = self.looked.entry((account, held.by)).or_default();
+                *looked = place.found().max(*looked);
                 let own = self.made.get(&account);
                 let newest = own.and_then(|own| own.range(..=place.found()).next_back());
                 let (revision, writer) = newest.map_or((0, None), |(revision, writer)| (*revision, Some(*writer)));
@@ -286,46 +273,72 @@ impl<'a> Order<'a> {
     }
 
     fn chains(&mut self) {
+        let (unseen, none) = (self.unseen(), Unseen::default());
         for (account, made) in mem::take(&mut self.made) {
-            let unseen = self.unseen(account);
-            let mut before = self.bank.opened();
-            // Known transfers since then of which it is not known what they left here.
-            let mut between = 0;
+            let unseen = unseen.get(&account).unwrap_or(&none);
+            let mut since = self.since(account, self.bank.opened());
             for number in made.into_values() {
-                let Call::Transfer { id, .. } = self.operations[number].call else { continue };
-                match self.left.get(&(account, id)).copied() {
-                    None => between += 1,
-                    Some(left) => {
-                        let by = moved(&self.operations[number].call, account).unwrap_or(0);
-                        if !follows(&before, between, unseen, by, &left) {
-                            let what = format!("account {}: {left:?} after {before:?}", account.0);
-                            self.finding(Wrong::Chain, &what, &[number]);
-                        }
-                        (before, between) = (left, 0);
-                    }
+                let call = &self.operations[number].call;
+                let Call::Transfer { id, .. } = call else { continue };
+                since.pass(moved(call, account).unwrap_or(0));
+                let Some(left) = self.left.get(&(account, *id)).copied() else { continue };
+                if !since.leads_to(&left, unseen) {
+                    let what = format!("account {}: {left:?} after {:?}", account.0, since.held);
+                    self.finding(Wrong::Chain, &what, &[number]);
                 }
+                since = self.since(account, left);
             }
         }
     }
 
-    /// Transfers of unknown outcome that touch an account and that nobody has seen.
-    fn unseen(&self, account: Account) -> u64 {
-        let open = self.operations.iter().zip(&self.places).filter(|(operation, place)| {
-            let unknown = matches!(operation.outcome, Outcome::Info(_)) && place.is_none();
-            unknown && moved(&operation.call, account).is_some()
-        });
-        open.count() as u64
+    fn since(&self, account: Account, held: Held) -> Since {
+        let looked = self.looked.get(&(account, held.by)).copied().unwrap_or(0);
+        Since { held, until: looked.max(held.revision), count: 0, moved: 0 }
+    }
+
+    /// Transfers of unknown outcome that nobody has seen, by account.
+    fn unseen(&self) -> BTreeMap<Account, Unseen> {
+        let mut open: BTreeMap<Account, Vec<(u64, i128)>> = BTreeMap::new();
+        for ((operation, place), floor) in self.operations.iter().zip(&self.places).zip(&self.floors) {
+            if let (Call::Transfer { from, to, .. }, Outcome::Info(_), None) =
+                (&operation.call, &operation.outcome, place)
+            {
+                for account in [*from, *to] {
+                    let floor = floor.map_or(0, |floor| floor.revision);
+                    open.entry(account)
+                        .or_default()
+                        .extend(moved(&operation.call, account).map(|moved| (floor, moved)));
+                }
+            }
+        }
+        open.into_iter().map(|(account, transfers)| (account, Unseen::new(transfers))).collect()
     }
 }
 
-/// Whether an account can have come from `before` to `left` by a transfer that moved so much, with `between` others and
-/// at most `unseen` more before it.
-fn follows(before: &Held, between: u64, unseen: u64, moved: i128, left: &Held) -> bool {
-    let Some(steps) = left.version.checked_sub(before.version).and_then(|steps| steps.checked_sub(1)) else {
-        return false;
-    };
-    let balance = i128::from(before.balance) + moved == i128::from(left.balance);
-    (between..=between.saturating_add(unseen)).contains(&steps) && (steps > 0 || balance)
+/// What is known to have happened to an account since a transfer left it so.
+struct Since {
+    held: Held,
+    /// It was still so at this revision.
+    until: u64,
+    /// How many known transfers it was in since then, and what these moved.
+    count: u64,
+    moved: i128,
+}
+
+impl Since {
+    fn pass(&mut self, moved: i128) {
+        self.count += 1;
+        self.moved += moved;
+    }
+
+    /// Whether the last of these transfers can have left this, if some of the unseen ones were done before it.
+    fn leads_to(&self, left: &Held, unseen: &Unseen) -> bool {
+        let steps = left.version.checked_sub(self.held.version);
+        let Some(more) = steps.and_then(|steps| steps.checked_sub(self.count)) else { return false };
+        let revisions_left = left.revision.saturating_sub(self.until).saturating_sub(self.count);
+        let missing = i128::from(left.balance) - i128::from(self.held.balance) - self.moved;
+        more <= revisions_left && unseen.can_have(more, missing, left.revision)
+    }
 }
 
 /// What an answered operation found, of each account it looked at.
@@ -348,29 +361,6 @@ fn moved(call: &Call, account: Account) -> Option<i128> {
         Call::Transfer { to, amount, .. } if *to == account => Some(i128::from(*amount)),
         Call::Read | Call::Transfer { .. } => None,
     }
-}
-
-/// By operation: the highest revision that was known when it was invoked, and by whom.
-fn floors(operations: &[Asked], places: &[Option<Place>]) -> Vec<Option<(u64, usize)>> {
-    let mut ended: Vec<(Nanos, u64, usize)> = Vec::new();
-    for (number, (operation, place)) in operations.iter().zip(places).enumerate() {
-        if let (Outcome::Ok(_), Some(time), Some(place)) = (&operation.outcome, operation.completed, place) {
-            ended.push((time, place.revision(), number));
-        }
-    }
-    ended.sort_unstable();
-    let mut ended = ended.into_iter().peekable();
-    let mut begun: Vec<usize> = (0..operations.len()).collect();
-    begun.sort_by_key(|number| operations[*number].invoked);
-    let mut floors = vec![None; operations.len()];
-    let mut highest = None;
-    for number in begun {
-        while let Some((_, revision, by)) = ended.next_if(|(time, ..)| *time < operations[number].invoked) {
-            highest = highest.max(Some((revision, by)));
-        }
-        floors[number] = highest;
-    }
-    floors
 }
 
 #[cfg(test)]

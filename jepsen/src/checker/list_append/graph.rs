@@ -7,8 +7,6 @@
 //! * No edge leads from a transaction to itself.
 //! * A component has more than one node, hence a cycle.
 
-use std::collections::BTreeSet;
-
 use crate::workload::append::List;
 
 /// A transaction: its place in the history's list of operations.
@@ -104,10 +102,11 @@ impl Graph {
 
     /// With the edges among `nodes` that are `wanted`.
     pub(super) fn narrowed(&self, nodes: &[Node], wanted: impl Fn(Kind) -> bool) -> Graph {
-        let inside: BTreeSet<Node> = nodes.iter().copied().collect();
+        let mut inside = vec![false; self.out.len()];
+        nodes.iter().for_each(|node| inside[node.0] = true);
         let mut narrow = Graph::new(self.out.len());
         for node in nodes {
-            let edges = self.out[node.0].iter().filter(|edge| inside.contains(&edge.to) && wanted(edge.kind()));
+            let edges = self.out[node.0].iter().filter(|edge| inside[edge.to.0] && wanted(edge.kind()));
             narrow.out[node.0] = edges.copied().collect();
         }
         narrow

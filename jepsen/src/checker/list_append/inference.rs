@@ -49,33 +49,19 @@ impl<'a> Versions<'a> {
     }
 }
 
-/// All that says which transaction comes before which.
-pub(super) fn graph(record: &Record<'_>, versions: &Versions<'_>) -> Graph {
-    let inference = Inference::new(record, versions);
-    let mut graph = Graph::new(record.transactions.len());
-    for (list, values) in &inference.orders {
-        inference.ww(*list, values, &mut graph);
-    }
-    for read in &record.reads {
-        inference.wr_and_rw(read, &mut graph);
-    }
-    order::process(record.transactions, &inference.applied, &mut graph);
-    order::realtime(record.transactions, &inference.applied, &mut graph);
-    graph
-}
-
-struct Inference<'r, 'a> {
+/// What follows from the reads of a history.
+pub(super) struct Inference<'r, 'a> {
     record: &'r Record<'a>,
     /// Of each list the longest read, without those that have a value twice: they tell no order.
     orders: BTreeMap<List, &'a [u64]>,
     /// For each transaction, whether it surely took effect.
-    applied: Vec<bool>,
+    pub(super) applied: Vec<bool>,
     /// Of each list what was surely appended, but never read, and by whom.
     unread: BTreeMap<List, Vec<(u64, Node)>>,
 }
 
 impl<'r, 'a> Inference<'r, 'a> {
-    fn new(record: &'r Record<'a>, versions: &Versions<'a>) -> Inference<'r, 'a> {
+    pub(super) fn new(record: &'r Record<'a>, versions: &Versions<'a>) -> Inference<'r, 'a> {
         let read: BTreeSet<(List, u64)> =
             versions.all().flat_map(|read| read.values.iter().map(move |value| (read.list, *value))).collect();
         let mut applied: Vec<bool> =
@@ -92,6 +78,20 @@ impl<'r, 'a> Inference<'r, 'a> {
         let orders = versions.longest.iter().filter(|(_, read)| !has_twice(read.values));
         let orders = orders.map(|(list, read)| (*list, read.values)).collect();
         Inference { record, orders, applied, unread }
+    }
+
+    /// All that says which transaction comes before which.
+    pub(super) fn graph(&self) -> Graph {
+        let mut graph = Graph::new(self.record.transactions.len());
+        for (list, values) in &self.orders {
+            self.ww(*list, values, &mut graph);
+        }
+        for read in &self.record.reads {
+            self.wr_and_rw(read, &mut graph);
+        }
+        order::process(self.record.transactions, &self.applied, &mut graph);
+        order::realtime(self.record.transactions, &self.applied, &mut graph);
+        graph
     }
 
     fn unread(&self, list: List) -> &[(u64, Node)] {

@@ -1,8 +1,12 @@
 //! Random small histories, judged by the checker and by the oracle: the two always agree.
+//!
+//! The oracle of `unknown` takes an append out of its transaction, and what the transaction itself has read of it. If an
+//! order explains that history too, nobody would have noticed the loss.
 
 use std::collections::BTreeMap;
 
 use super::check;
+use crate::checker::Valid;
 use crate::checker::oracle::{Tally, Trial};
 use crate::generator::Dice;
 use crate::history::{Operation, Outcome};
@@ -70,10 +74,83 @@ fn spoil_read(dice: &mut Dice, values: &mut Vec<u64>, others: &[Vec<u64>]) {
     }
 }
 
+fn trial() -> Trial<Call, Reply, Lists> {
+    Trial { calls_max: 5, call, start: Lists::new(), run, spoil, check }
+}
+
 #[test]
 fn false_exactly_when_there_is_no_order() {
-    let trial = Trial { calls_max: 5, call, start: Lists::new(), run, spoil, check };
-    let Tally { right, wrong, caught } = trial.hold(20_000);
+    let Tally { right, wrong, caught } = trial().hold(20_000);
     assert_eq!(caught, wrong, "missed some of the wrong ones");
     assert!(right > 1_000 && wrong > 1_000, "{right} right, {wrong} wrong");
+}
+
+type History = [Operation<Call, Reply>];
+
+/// The history in which a step of a transaction, an append, was lost before anyone else could see it.
+fn without(history: &History, place: usize, step: usize) -> Vec<Operation<Call, Reply>> {
+    let mut history = history.to_vec();
+    let Operation { call, outcome, .. } = &mut history[place];
+    let Step::Append { list, value: lost } = call.steps.remove(step) else { panic!("it is an append") };
+    if let Outcome::Ok(reply) = outcome {
+        reply.read.remove(step);
+        let of_list = call.steps.iter().zip(&mut reply.read).filter(|(other, _)| other.list() == list);
+        of_list.filter_map(|(_, read)| read.as_mut()).for_each(|values| values.retain(|value| *value != lost));
+    }
+    history
+}
+
+fn is_surely_done(history: &History, place: usize) -> bool {
+    match history[place].outcome {
+        Outcome::Ok(_) => true,
+        Outcome::Fail(_) => false,
+        Outcome::Info(_) => !trial().has_order(&[&history[..place], &history[place + 1..]].concat()),
+    }
+}
+
+/// Whether some append that was surely done could have been lost, and nobody would know.
+fn may_have_lost(history: &History) -> bool {
+    let mut done = (0..history.len()).filter(|place| is_surely_done(history, *place));
+    done.any(|place| {
+        let steps = history[place].call.steps.iter().enumerate();
+        let mut appends = steps.filter(|(_, step)| appended(step).is_some());
+        appends.any(|(step, _)| trial().has_order(&without(history, place, step)))
+    })
+}
+
+/// Whether a transaction has read what another one appended.
+fn someone_has_seen_another(history: &History) -> bool {
+    (0..history.len()).any(|place| {
+        let own: Vec<u64> = history[place].call.steps.iter().filter_map(appended).collect();
+        reads(&history[place]).into_iter().flatten().any(|value| !own.contains(value))
+    })
+}
+
+fn appended(step: &Step) -> Option<u64> {
+    match step {
+        Step::Append { value, .. } => Some(*value),
+        Step::Read { .. } => None,
+    }
+}
+
+#[test]
+fn true_exactly_when_no_loss_would_go_unnoticed() {
+    let mut counts: BTreeMap<Valid, u64> = BTreeMap::new();
+    for seed in 0..2_000 {
+        let mut dice = Dice::new(seed);
+        let mut history = trial().execute(&mut dice);
+        for spoilt in 0..2 {
+            let expected = match trial().has_order(&history) {
+                false => Valid::False,
+                true if may_have_lost(&history) || !someone_has_seen_another(&history) => Valid::Unknown,
+                true => Valid::True,
+            };
+            let verdict = check(&history);
+            let case = || format!("seed {seed}, spoilt {spoilt} times: {history:#?}: {:#?}", verdict.evidence);
+            assert_eq!(verdict.valid, expected, "{}", case());
+            *counts.entry(expected).or_default() += 1;
+            spoil(&mut dice, &mut history);
+        }
+    }
+    assert!(counts.len() == 3 && counts.values().all(|count| *count > 100), "{counts:?}");
 }

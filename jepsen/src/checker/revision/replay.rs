@@ -6,15 +6,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Asked, CHECKER, Order, Place};
+use super::{Asked, CHECKER, Order, place_of};
 use crate::checker::Verdict;
+use crate::checker::place::Place;
 use crate::checker::wgl::register::{Held, OneRegister, dead_end, out_of_steps, show};
-use crate::checker::wgl::{Found, Model, search};
+use crate::checker::wgl::{Budget, Found, Model};
 use crate::history::{Nanos, Operation, Outcome};
 use crate::workload::register::{Call, Register, Reply};
-
-/// Of one register. What is known costs eleven for each operation: it is not what they run out for.
-const STEPS_MAX: u64 = 20_000_000;
 
 /// Something known: its revision, whether it only looked, its number. In this order they stand in the row.
 type Known = (u64, bool, usize);
@@ -28,8 +26,9 @@ struct Step {
 }
 
 impl Order<'_> {
-    /// The verdict on one register, whose operations are its `own`.
-    pub(super) fn replay(&self, register: Register, own: &[usize], runs: &Runs) -> Verdict {
+    /// The verdict on one register, whose operations are its `own`. What is known costs eleven steps for each operation:
+    /// it is not what they run out for.
+    pub(super) fn replay(&self, register: Register, own: &[usize], runs: &Runs, budget: &mut Budget) -> Verdict {
         let known = self.in_order(own);
         let steps = self.steps(own, &known);
         let model = Replay {
@@ -37,9 +36,9 @@ impl Order<'_> {
             runs,
             limits: known.iter().map(|&(revision, looked, _)| revision.saturating_sub(u64::from(!looked))).collect(),
         };
-        match search(&model, &steps, STEPS_MAX) {
+        match budget.search(&model, &steps) {
             Found::Linearizable => Verdict::valid(CHECKER),
-            Found::OutOfSteps => out_of_steps(CHECKER, register, STEPS_MAX),
+            Found::OutOfSteps(steps_max) => out_of_steps(CHECKER, register, steps_max),
             Found::NotLinearizable(end) => {
                 let asked = |step: usize| &self.operations[steps[step].call.number];
                 let shown = |places: &[usize]| places.iter().map(|&step| show(asked(step))).collect();
@@ -100,14 +99,14 @@ impl Order<'_> {
 fn seen_done(call: &Call, revision: u64) -> Reply {
     match call {
         Call::Cas { .. } => Reply::Cas { swapped: true, revision },
-        Call::Read { .. } | Call::Write { .. } => Reply::Write { revision },
+        Call::Read { .. } | Call::StaleRead { .. } | Call::Write { .. } => Reply::Write { revision },
     }
 }
 
 /// What is wrong if this cannot be next.
 fn misfit(operation: &Asked) -> &'static str {
     match (&operation.call, &operation.outcome) {
-        (Call::Read { .. }, _) => "a read's version does not count the writes before it",
+        (Call::Read { .. } | Call::StaleRead { .. }, _) => "a read's version does not count the writes before it",
         (Call::Cas { .. }, Outcome::Ok(Reply::Cas { swapped: false, .. })) => {
             "a swap was refused although the register held what it asked for"
         }
@@ -148,7 +147,7 @@ impl Model for Replay<'_> {
             let revision = self.runs.free_above(state.revision.max(step.floor));
             return (revision <= *self.limits.get(state.place)?).then_some(State { held, revision, ..*state });
         };
-        let (revision, fits) = match Place::of(&step.call, reply)? {
+        let (revision, fits) = match place_of(&step.call, reply)? {
             Place::Made(revision) => (revision, revision > state.revision),
             Place::LookedAt(revision) => (revision, revision >= state.revision),
         };

@@ -185,10 +185,48 @@ fn spoil_read(dice: &mut Dice, elements: &mut Vec<u64>) {
     elements.sort_unstable();
 }
 
+fn trial() -> Trial<Call, Reply, BTreeSet<u64>> {
+    Trial { calls_max: 6, call, start: BTreeSet::new(), run, spoil, check }
+}
+
 #[test]
 fn false_exactly_when_there_is_no_order() {
-    let trial = Trial { calls_max: 6, call, start: BTreeSet::new(), run, spoil, check };
-    let Tally { right, wrong, caught } = trial.hold(20_000);
+    let Tally { right, wrong, caught } = trial().hold(20_000);
     assert_eq!(caught, wrong, "missed some of the wrong ones");
     assert!(right > 1_000 && wrong > 1_000, "{right} right, {wrong} wrong");
+}
+
+/// Whether an add that was acknowledged need not have been done.
+fn may_have_lost(history: &[Called]) -> bool {
+    (0..history.len()).any(|place| {
+        let mut lost = history.to_vec();
+        lost[place].outcome = Outcome::Fail("lost".into());
+        matches!(history[place].outcome, Outcome::Ok(Reply::Add)) && trial().has_order(&lost)
+    })
+}
+
+fn has_element(operation: &Called) -> bool {
+    matches!(&operation.outcome, Outcome::Ok(Reply::Read { elements }) if !elements.is_empty())
+}
+
+#[test]
+fn true_exactly_when_no_loss_would_go_unnoticed() {
+    let mut counts: BTreeMap<Valid, u64> = BTreeMap::new();
+    for seed in 0..4_000 {
+        let mut dice = Dice::new(seed);
+        let mut history = trial().execute(&mut dice);
+        for spoilt in 0..2 {
+            let expected = match trial().has_order(&history) {
+                false => Valid::False,
+                true if may_have_lost(&history) || !history.iter().any(has_element) => Valid::Unknown,
+                true => Valid::True,
+            };
+            let verdict = check(&history);
+            let case = || format!("seed {seed}, spoilt {spoilt} times: {history:#?}: {:#?}", verdict.evidence);
+            assert_eq!(verdict.valid, expected, "{}", case());
+            *counts.entry(expected).or_default() += 1;
+            spoil(&mut dice, &mut history);
+        }
+    }
+    assert!(counts.len() == 3 && counts.values().all(|count| *count > 100), "{counts:?}");
 }

@@ -1,8 +1,9 @@
 //! For tests: small histories of registers, and brute force as the judge of their checkers.
 //!
 //! [`simulated`] really carries out random calls on one store, each at one moment between its invocation and its end, or
-//! after its process gave it up. [`spoil`] then changes a reply. [`linearizable`] tries all orders that real time allows,
-//! and all choices of what was done of what has an unknown outcome.
+//! after its process gave it up; a stale read finds the store as it was at any time before. [`spoil`] then changes a reply.
+//! [`linearizable`] tries all orders that real time allows, and all choices of what was done of what has an unknown
+//! outcome.
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -30,7 +31,9 @@ impl Store {
 
     fn carry_out(&mut self, call: &Call) -> Reply {
         match call {
-            Call::Read { register } => Reply::Read { value: self.registers.get(register).copied(), at: self.revision },
+            Call::Read { register } | Call::StaleRead { register } => {
+                Reply::Read { value: self.registers.get(register).copied(), at: self.revision }
+            }
             Call::Write { register, value } => Reply::Write { revision: self.put(*register, *value) },
             Call::Cas { register, from, to } => {
                 let swapped = self.registers.get(register).is_some_and(|held| held.value == *from);
@@ -51,6 +54,8 @@ enum Stage {
 struct Simulation {
     dice: Dice,
     store: Store,
+    /// As it was before each call.
+    past: Vec<Store>,
     registers: u64,
     values: u64,
     time: u64,
@@ -68,6 +73,7 @@ pub(in crate::checker) fn simulated(seed: u64) -> Vec<Asked> {
     let calls = 1 + dice.below(6);
     let mut simulation = Simulation {
         store: Store { revision: 1 + dice.below(4), registers: BTreeMap::new() },
+        past: Vec::new(),
         registers: 1 + dice.below(2),
         values: 0,
         time: 0,
@@ -87,7 +93,7 @@ impl Simulation {
             self.time += self.dice.below(3);
             if !self.adrift.is_empty() && self.dice.below(4) == 0 {
                 let call = self.adrift.swap_remove(self.dice.below(self.adrift.len() as u64) as usize);
-                self.store.carry_out(&call);
+                self.carry_out(&call);
             }
             let client = self.dice.below(self.clients.len() as u64) as usize;
             calls -= self.turn(client, calls);
@@ -112,7 +118,7 @@ impl Simulation {
                     self.adrift.push(call);
                     self.give_up(client);
                 }
-                _ => self.clients[client].1 = Stage::Done(self.store.carry_out(&call)),
+                _ => self.clients[client].1 = Stage::Done(self.carry_out(&call)),
             },
             Stage::Done(reply) => match self.dice.below(5) {
                 0 => self.give_up(client),
@@ -120,6 +126,14 @@ impl Simulation {
             },
         }
         0
+    }
+
+    fn carry_out(&mut self, call: &Call) -> Reply {
+        self.past.push(self.store.clone());
+        match call {
+            Call::StaleRead { .. } => self.dice.pick(&self.past).clone().carry_out(call),
+            Call::Read { .. } | Call::Write { .. } | Call::Cas { .. } => self.store.carry_out(call),
+        }
     }
 
     fn record(&mut self, what: What<Call, Reply>) {
@@ -136,9 +150,10 @@ impl Simulation {
     fn call(&mut self) -> Call {
         let register = Register(self.dice.below(self.registers));
         let held = self.store.registers.get(&register).map(|held| held.value);
-        match self.dice.below(6) {
+        match self.dice.below(7) {
             0 | 1 => Call::Read { register },
             2 | 3 => Call::Write { register, value: self.fresh() },
+            4 => Call::StaleRead { register },
             _ => {
                 let guess = 1 + self.dice.below(self.values + 1);
                 let from = held.filter(|_| self.dice.below(3) > 0).unwrap_or(guess);
@@ -204,7 +219,7 @@ fn near(dice: &mut Dice, number: u64) -> u64 {
 /// What an order has to explain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::checker) enum Explain {
-    /// Values, versions, and what was swapped.
+    /// Values, versions, and what was swapped; not what stale reads found.
     Values,
     /// Revisions too. They grow by one or more with each write.
     Revisions,
@@ -212,7 +227,11 @@ pub(in crate::checker) enum Explain {
 
 /// Whether there is an order that explains every reply.
 pub(in crate::checker) fn linearizable(operations: &[Asked], explain: Explain) -> bool {
-    let left = operations.iter().filter(|operation| !matches!(operation.outcome, Outcome::Fail(_))).collect();
+    let counts = |operation: &&Asked| match operation.outcome {
+        Outcome::Fail(_) => false,
+        Outcome::Ok(_) | Outcome::Info(_) => explain == Explain::Revisions || !is_stale(operation),
+    };
+    let left = operations.iter().filter(counts).collect();
     let all = operations;
     has_order(left, &Store { revision: 0, registers: BTreeMap::new() }, &|store, operation| match explain {
         Explain::Values => by_values(store, operation),
@@ -231,13 +250,19 @@ fn has_order(left: Vec<&Asked>, store: &Store, explains: Explains<'_>) -> bool {
     (0..left.len()).any(|place| {
         let next = left[place];
         let comes_first = |other: &Asked| answered(other) && other.completed.is_some_and(|end| end < next.invoked);
+        let is_free = is_stale(next) || !left.iter().any(|other| comes_first(other));
         let mut store = store.clone();
-        !left.iter().any(|other| comes_first(other)) && explains(&mut store, next) && {
+        is_free && explains(&mut store, next) && {
             let mut rest = left.clone();
             rest.remove(place);
             has_order(rest, &store, explains)
         }
     })
+}
+
+/// It may come before what had ended when it began.
+fn is_stale(operation: &Asked) -> bool {
+    matches!(operation.call, Call::StaleRead { .. })
 }
 
 fn by_values(store: &mut Store, operation: &Asked) -> bool {

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Found, Model, reply, search};
+use super::{Budget, Found, Model, reply};
 use crate::checker::{Valid, Verdict};
 use crate::history::{Nanos, Operation, Outcome};
 use crate::workload::register::{Call, Register, Reply};
@@ -56,12 +56,12 @@ impl Model for OneRegister {
             (Call::Write { value, .. }, None | Some(Reply::Write { .. })) => written(*value),
             (Call::Cas { from, to, .. }, None | Some(Reply::Cas { swapped: true, .. })) if holds(*from) => written(*to),
             (Call::Cas { from, .. }, Some(Reply::Cas { swapped: false, .. })) if !holds(*from) => Some(*held),
-            (Call::Read { .. }, Some(Reply::Read { value, .. })) => {
+            (Call::Read { .. } | Call::StaleRead { .. }, Some(Reply::Read { value, .. })) => {
                 let seen = value.map(|seen| Held { value: seen.value, version: seen.version });
                 (seen == *held).then_some(*held)
             }
             (
-                Call::Read { .. } | Call::Write { .. } | Call::Cas { .. },
+                Call::Read { .. } | Call::StaleRead { .. } | Call::Write { .. } | Call::Cas { .. },
                 None | Some(Reply::Read { .. } | Reply::Write { .. } | Reply::Cas { .. }),
             ) => None,
         }
@@ -77,28 +77,33 @@ impl Model for OneRegister {
     fn alike(&self, one: &Call, other: &Call) -> bool {
         let dull = |call: &Call| match call {
             Call::Write { value, .. } => !self.telling.contains(value),
-            Call::Read { .. } | Call::Cas { .. } => false,
+            Call::Read { .. } | Call::StaleRead { .. } | Call::Cas { .. } => false,
         };
         dull(one) && dull(other)
     }
 }
 
-/// Whether each register's operations are linearizable, its versions counted; `steps_max` for each register.
+/// Whether each register's operations are linearizable, its versions counted; `steps_max` for each register, and a
+/// [`Budget`] for all.
 pub fn registers(operations: &[Operation<Call, Reply>], steps_max: u64) -> Verdict {
-    if let Some(verdict) = nothing_answered(CHECKER, operations) {
+    // Without revisions a stale read has no place among the others.
+    let is_stale = |operation: &Operation<Call, Reply>| matches!(operation.call, Call::StaleRead { .. });
+    let operations = operations.iter().filter(|operation| !is_stale(operation));
+    if let Some(verdict) = nothing_answered(CHECKER, operations.clone()) {
         return verdict;
     }
     let mut parts: BTreeMap<Register, Vec<Operation<Call, Reply>>> = BTreeMap::new();
     for operation in operations {
         parts.entry(operation.call.register()).or_default().push(operation.clone());
     }
-    together(CHECKER, parts.iter().map(|(register, part)| judge(*register, part, steps_max)).collect())
+    let mut budget = Budget::new(steps_max);
+    together(CHECKER, parts.into_iter().map(|(register, part)| judge(register, &part, &mut budget)).collect())
 }
 
-fn judge(register: Register, operations: &[Operation<Call, Reply>], steps_max: u64) -> Verdict {
-    match search(&OneRegister::new(operations.iter()), operations, steps_max) {
+fn judge(register: Register, operations: &[Operation<Call, Reply>], budget: &mut Budget) -> Verdict {
+    match budget.search(&OneRegister::new(operations.iter()), operations) {
         Found::Linearizable => Verdict::valid(CHECKER),
-        Found::OutOfSteps => out_of_steps(CHECKER, register, steps_max),
+        Found::OutOfSteps(steps_max) => out_of_steps(CHECKER, register, steps_max),
         Found::NotLinearizable(end) => {
             let mut evidence =
                 vec![format!("register {}: no order of its operations explains their replies", register.0)];
@@ -110,8 +115,11 @@ fn judge(register: Register, operations: &[Operation<Call, Reply>], steps_max: u
 }
 
 /// `unknown`, if no operation was answered.
-pub(in crate::checker) fn nothing_answered(checker: &str, operations: &[Operation<Call, Reply>]) -> Option<Verdict> {
-    let answered = operations.iter().any(|operation| reply(operation).is_some());
+pub(in crate::checker) fn nothing_answered<'a>(
+    checker: &str,
+    mut operations: impl Iterator<Item = &'a Operation<Call, Reply>>,
+) -> Option<Verdict> {
+    let answered = operations.any(|operation| reply(operation).is_some());
     (!answered).then(|| Verdict::unknown(checker, "no operation was answered"))
 }
 
@@ -157,6 +165,7 @@ pub(in crate::checker) fn dead_end(
 pub(in crate::checker) fn show(operation: &Operation<Call, Reply>) -> String {
     let asked = match &operation.call {
         Call::Read { register } => format!("read r{}", register.0),
+        Call::StaleRead { register } => format!("stale-read r{}", register.0),
         Call::Write { register, value } => format!("write r{} {value}", register.0),
         Call::Cas { register, from, to } => format!("cas r{} {from} to {to}", register.0),
     };

@@ -1,6 +1,11 @@
 //! The shim under real processes: this test program starts itself again with it.
 
+use std::ffi::CString;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::ptr;
 
 use super::*;
 
@@ -61,6 +66,12 @@ fn syncs_fail_when_they_are_told_to() {
         file.write_all(b"abc").expect("written");
         let (of_file, of_data) = (file.sync_all().expect_err("told to"), file.sync_data().expect_err("told to"));
         assert_eq!((of_file.raw_os_error(), of_data.raw_os_error()), (Some(libc::EIO), Some(libc::EIO)));
+        // SAFETY: these calls touch no memory.
+        let (asked, of_range) = unsafe {
+            let fd = file.as_raw_fd();
+            (libc::sync_file_range(fd, 0, 0, 0), libc::sync_file_range(fd, 0, 0, libc::SYNC_FILE_RANGE_WRITE))
+        };
+        assert_eq!((asked, of_range), (0, -1), "without flags nothing is to be synced");
         assert!(File::open(&folder).and_then(|folder| folder.sync_all()).is_err());
         let elsewhere = folder.parent().expect("it is in one").join("elsewhere");
         return File::create(elsewhere).and_then(|file| file.sync_all()).expect("not of the directory");
@@ -68,7 +79,7 @@ fn syncs_fail_when_they_are_told_to() {
     let watched = Watched::new();
     watched.sidecar.set(Word::SyncErrno, libc::EIO as u64).expect("told");
     watched.run("cluster::disk::tests::syncs_fail_when_they_are_told_to");
-    assert_eq!(watched.sidecar.word(Word::SyncsFailed).expect("said"), 3);
+    assert_eq!(watched.sidecar.word(Word::SyncsFailed).expect("said"), 4);
     let synced = watched.sidecar.synced().expect("records");
     let files = super::super::power::find(&watched.data).expect("files");
     assert_ne!(synced, Synced::all(&files), "nothing counts as synced");
@@ -79,7 +90,10 @@ fn a_full_disk_takes_what_fits_and_no_more() {
     if let Some(folder) = folder_under_shim() {
         let mut file = File::create(folder.join("f")).expect("made");
         assert_eq!(file.write(&[7; 60]).expect("there is room"), 60);
-        assert_eq!(file.write(&[7; 60]).expect("there is some room"), 40);
+        let (none, some) = ([], [7; 30]);
+        let pieces = [&none[..], &some[..], &some[..]].map(io::IoSlice::new);
+        assert_eq!(file.write_vectored(&pieces).expect("there is some room"), 30, "one piece, which fits");
+        assert_eq!(file.write(&[7; 60]).expect("there is some room"), 10);
         let full = |result: io::Result<usize>| result.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSPC));
         assert!(full(file.write(&[7; 60])) && full(file.write_at(&[7; 60], 100)));
         assert_eq!(file.write_at(&[8; 100], 0).expect("it does not grow"), 100);
@@ -92,4 +106,88 @@ fn a_full_disk_takes_what_fits_and_no_more() {
     watched.run("cluster::disk::tests::a_full_disk_takes_what_fits_and_no_more");
     let said = [Word::WritesRefused, Word::SpaceLeft].map(|word| watched.sidecar.word(word).expect("said"));
     assert_eq!(said, [2, 0]);
+}
+
+/// What a process does in a folder.
+type Strange = fn(&Path);
+
+/// What is not in the model.
+static UNMODELLED: [(Unmodelled, Strange); Unmodelled::COUNT] = [
+    (Unmodelled::SyncedWrite, |folder| {
+        let mut how = OpenOptions::new();
+        how.write(true).create_new(true).custom_flags(libc::O_DSYNC).open(folder.join("synced")).expect("made");
+    }),
+    (Unmodelled::SharedMapping, |folder| {
+        let mut how = OpenOptions::new();
+        let file = how.read(true).write(true).create_new(true).open(folder.join("mapped")).expect("made");
+        let (fd, access) = (file.as_raw_fd(), libc::PROT_READ | libc::PROT_WRITE);
+        // SAFETY: a fresh mapping, which nobody looks at.
+        unsafe { libc::mmap(ptr::null_mut(), 4096, access, libc::MAP_SHARED, fd, 0) };
+    }),
+    // SAFETY: it touches no memory. There is no such descriptor, and nothing to be synced.
+    (Unmodelled::SyncOfAll, |_| assert_eq!(unsafe { libc::syncfs(-1) }, -1)),
+    (Unmodelled::Transfer, |folder| {
+        fs::write(folder.join("from"), "text").expect("written");
+        let (from, to) = (File::open(folder.join("from")), File::create(folder.join("to")));
+        let (from, to) = (from.expect("it is there"), to.expect("made"));
+        // SAFETY: it touches no memory: no offset is given.
+        assert_eq!(unsafe { libc::sendfile(to.as_raw_fd(), from.as_raw_fd(), ptr::null_mut(), 4) }, 4);
+    }),
+    (Unmodelled::Rearrangement, |folder| {
+        fs::write(folder.join("holes"), [7; 8192]).expect("written");
+        let file = File::options().write(true).open(folder.join("holes")).expect("it is there");
+        let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: these calls touch no memory. Behind the end there is nothing that could change.
+        unsafe {
+            libc::fallocate(file.as_raw_fd(), hole, 8192, 4096);
+            libc::fallocate(file.as_raw_fd(), hole, 0, 4096);
+        }
+    }),
+    (Unmodelled::Link, |folder| {
+        File::create(folder.join("linked")).expect("made");
+        fs::hard_link(folder.join("linked"), folder.join("link")).expect("made");
+    }),
+    (Unmodelled::MovedDirectory, |folder| {
+        fs::create_dir(folder.join("old")).expect("made");
+        fs::rename(folder.join("old"), folder.join("new")).expect("renamed");
+    }),
+    (Unmodelled::Stream, |folder| {
+        let path = CString::new(folder.join("stream").as_os_str().as_bytes()).expect("it has no zero");
+        // SAFETY: both texts end in a zero; the stream is closed once.
+        unsafe {
+            let stream = libc::fopen(path.as_ptr(), c"w".as_ptr());
+            assert!(!stream.is_null());
+            libc::fclose(stream);
+        }
+    }),
+    (Unmodelled::RawCall, |folder| {
+        let file = File::create(folder.join("raw")).expect("made");
+        // SAFETY: the bytes are there.
+        assert_eq!(unsafe { libc::syscall(libc::SYS_write, file.as_raw_fd(), c"text".as_ptr(), 4_usize) }, 4);
+    }),
+];
+
+#[test]
+fn what_the_model_does_not_know_is_counted() {
+    if let Some(folder) = folder_under_shim() {
+        return UNMODELLED.iter().for_each(|(_, strange)| strange(&folder));
+    }
+    let watched = Watched::new();
+    watched.run("cluster::disk::tests::what_the_model_does_not_know_is_counted");
+    let counted = watched.sidecar.unmodelled().expect("said");
+    assert_eq!(counted, UNMODELLED.map(|(what, _)| (what, 1)));
+}
+
+#[test]
+fn what_is_done_elsewhere_is_not_counted() {
+    if let Some(folder) = folder_under_shim() {
+        let elsewhere = folder.with_extension("elsewhere");
+        fs::create_dir(&elsewhere).expect("made");
+        let of_files = UNMODELLED.iter().filter(|(what, _)| *what != Unmodelled::SyncOfAll);
+        return of_files.for_each(|(_, strange)| strange(&elsewhere));
+    }
+    let watched = Watched::new();
+    watched.run("cluster::disk::tests::what_is_done_elsewhere_is_not_counted");
+    assert_eq!(watched.sidecar.unmodelled().expect("said"), Vec::new());
+    assert_eq!(watched.sidecar.word(Word::Kept).expect("said"), 0, "nor kept");
 }

@@ -11,13 +11,11 @@ use anyhow::{bail, ensure};
 use trefoil_client::ReplicaStatus;
 use trefoil_world::clock;
 
-use super::{Found, POLL};
+use super::{Found, POLL, probe_running};
 use crate::backend::node_name;
-use crate::cluster::{Cluster, Replacement};
+use crate::cluster::{Cluster, EndReason, Replacement};
 use crate::generator::Dice;
 
-/// The exit code of a node that does not start.
-const NOT_STARTED: &[i32] = &[1];
 /// How long a node may take to refuse: it says what it waits for every few seconds.
 const REFUSAL_MAX: Duration = Duration::from_secs(30);
 /// What a node says that serves nothing for its directory's sake.
@@ -45,17 +43,12 @@ pub(super) async fn inject(
         done.push(format!("{} {what}", node_name(node)));
     }
     cluster.launch_all(nodes)?;
-    for &node in nodes {
-        cluster.may_end(node, may_end(by));
+    match by {
+        Replacement::Cut => nodes.iter().for_each(|&node| cluster.may_end(node, EndReason::Directory)),
+        // It stays out, and runs.
+        Replacement::Nothing | Replacement::OldCopy => {}
     }
     Ok(done.join(", "))
-}
-
-fn may_end(by: Replacement) -> &'static [i32] {
-    match by {
-        Replacement::Cut => NOT_STARTED,
-        Replacement::Nothing | Replacement::OldCopy => &[],
-    }
 }
 
 /// Copies the directories of nodes that are down, has the nodes go on for a while, and takes them down again.
@@ -118,6 +111,16 @@ pub(super) async fn probe(cluster: &mut Cluster, by: Replacement, nodes: &BTreeS
         }
     }
     Ok(Found { seen: seen.join("; "), findings })
+}
+
+/// The nodes run, on directories that are theirs.
+pub(super) fn probe_original(cluster: &mut Cluster, nodes: &BTreeSet<usize>) -> anyhow::Result<String> {
+    for &node in nodes {
+        ensure!(!cluster.is_replaced(node), "{} still runs on a replacement", node_name(node));
+        let out = cluster.said(node).lines().any(|line| line.contains(STAYS_OUT));
+        ensure!(!out, "{} stays out with the directory that is its own", node_name(node));
+    }
+    probe_running(cluster, nodes)
 }
 
 /// Nothing: it has not said yet.

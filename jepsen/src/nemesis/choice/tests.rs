@@ -1,6 +1,7 @@
 //! Whom each kind of fault hits, over many seeds.
 
 use super::*;
+use crate::backend::{Cut, Traffic};
 
 /// What a kind chooses with many seeds.
 fn chosen(kind: FaultKind, nodes: usize, leader: Option<usize>) -> Vec<Fault> {
@@ -21,17 +22,6 @@ fn hit_by(fault: &Fault) -> (Option<Targets>, usize) {
             panic!("{fault} hits no set of nodes")
         }
     }
-}
-
-#[test]
-fn kinds_are_read_as_they_are_written() {
-    for kind in FaultKind::ALL {
-        assert_eq!(kind.to_string().parse::<FaultKind>(), Ok(kind));
-    }
-    let shapes = FaultKind::ALL.iter().filter(|kind| matches!(kind, FaultKind::PartitionOf(_)));
-    assert_eq!(shapes.count(), Shape::ALL.len());
-    let error = "snarf".parse::<FaultKind>().expect_err("no fault");
-    assert!(error.to_string().contains("'snarf'") && error.to_string().contains("partition-halves"));
 }
 
 #[test]

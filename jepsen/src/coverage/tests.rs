@@ -1,0 +1,150 @@
+use super::*;
+use crate::history::Nanos;
+use crate::workload::bank::{self, BANK, Transfers};
+use crate::workload::register::{self, Register, Registers};
+use crate::workload::set::{Call, Reply, Set};
+
+fn asked<C, R>(call: C, outcome: Outcome<R>) -> Operation<C, R> {
+    let (invoked, completed) = (Nanos(0), Some(Nanos(1)));
+    Operation { index: 0, process: Process(0), call, invoked, completed, outcome }
+}
+
+fn fault(name: &str, phase: FaultPhase) -> Event<Call, Reply> {
+    Event { time: Nanos(0), what: What::Fault { name: name.into(), phase, detail: String::new() } }
+}
+
+fn invoke(process: Process) -> Event<Call, Reply> {
+    Event { time: Nanos(0), what: What::Invoke { process, call: Call::Read } }
+}
+
+fn told(gates: &[Gate]) -> Vec<(&str, u64, u64)> {
+    gates.iter().map(|gate| (gate.name.as_str(), gate.wanted, gate.seen)).collect()
+}
+
+#[test]
+fn calls_are_counted_by_kind_and_outcome() {
+    let operations = [
+        asked(Call::Add { element: 1 }, Outcome::Ok(Reply::Add)),
+        asked(Call::Add { element: 2 }, Outcome::Info("timeout".into())),
+        asked(Call::Read, Outcome::Fail("refused".into())),
+        Operation { process: LAST_PROCESS, ..asked(Call::Read, Outcome::Ok(Reply::Read { elements: vec![1] })) },
+    ];
+    let counts = counted::<Set>(&operations);
+    assert_eq!(counts, BTreeMap::from([("add".to_owned(), [1, 0, 1]), ("read".to_owned(), [0, 1, 0])]));
+    let gates = successes::<Set>(&operations, Floor::SEED);
+    assert_eq!(told(&gates), [("add succeeded", 1, 1), ("read succeeded", 1, 0)]);
+    assert_eq!(verdict(&gates).evidence, ["read succeeded: 0 times, at least 1 wanted"]);
+    assert_eq!(told(&successes::<Set>(&[], Floor::RUN)), [("add succeeded", 10, 0), ("read succeeded", 10, 0)]);
+}
+
+#[test]
+fn a_swap_that_found_another_value_is_no_success() {
+    let cas = |swapped| {
+        let call = register::Call::Cas { register: Register(0), from: 1, to: 2 };
+        asked(call, Outcome::Ok(register::Reply::Cas { swapped, revision: 7 }))
+    };
+    let operations = [cas(false), cas(true), cas(false)];
+    assert_eq!(counted::<Registers>(&operations)["cas"], [1, 0, 0]);
+    assert_eq!(counted::<Registers>(&operations)["cas-refused"], [2, 0, 0]);
+    assert_eq!(told(&successes::<Registers>(&operations, Floor::SEED))[0], ("cas succeeded", 1, 1));
+    assert_eq!(told(&successes::<Registers>(&operations[..1], Floor::SEED))[0], ("cas succeeded", 1, 0));
+}
+
+#[test]
+fn a_transfer_for_which_there_was_too_little_is_no_success() {
+    let transfer = |done| {
+        let (from, to) = (bank::Account(0), bank::Account(1));
+        let reply = bank::Reply::Transfer { done, from: BANK.opened(), to: BANK.opened(), revision: 1 };
+        asked(bank::Call::Transfer { id: 1, from, to, amount: 1 }, Outcome::Ok(reply))
+    };
+    let operations = [transfer(false), transfer(true)];
+    let counts = counted::<Transfers>(&operations);
+    assert_eq!((counts["transfer"], counts["transfer-refused"]), ([1, 0, 0], [1, 0, 0]));
+    assert_eq!(told(&successes::<Transfers>(&operations, Floor::SEED))[1], ("transfer succeeded", 1, 1));
+}
+
+#[test]
+fn a_floor_is_of_times_and_of_what_was_asked() {
+    for (floor, asked, wanted) in [
+        (Floor::RUN, 0, 10),
+        (Floor::RUN, 999, 10),
+        (Floor::RUN, 1000, 10),
+        (Floor::RUN, 1001, 11),
+        (Floor::RUN, 100_000, 1000),
+        (Floor::SEED, 0, 1),
+        (Floor::SEED, 100_000, 1),
+    ] {
+        assert_eq!(floor.of(asked), wanted, "{floor:?} of {asked}");
+    }
+}
+
+/// The rarest success there is: one of twenty calls of the registers with few values is a swap that finds what it asks
+/// for. In 20 s at 200 calls a second, of which nine in ten come to nothing, that is still enough.
+#[test]
+fn twenty_seconds_meet_the_floor() {
+    let asked = 20 * 200;
+    let (swaps, done) = (asked / 4, asked / 20 / 10);
+    assert!(done >= Floor::RUN.of(swaps), "{done} of {swaps}");
+}
+
+#[test]
+fn a_fault_counts_when_it_was_in_force_under_load() {
+    let history = [
+        fault("kill", FaultPhase::Injected),
+        fault("pause", FaultPhase::Injected),
+        fault("pause", FaultPhase::InForce),
+        fault("pause", FaultPhase::InForce),
+        invoke(Process(3)),
+        fault("kill", FaultPhase::InForce),
+        invoke(LAST_PROCESS),
+    ];
+    assert_eq!(in_force(&history), BTreeMap::from([("pause".to_owned(), 2)]));
+}
+
+#[test]
+fn each_fault_that_was_asked_for_is_a_gate() {
+    let asked_for = |name: &str, noted_as: &[&str]| AskedFor {
+        name: name.into(),
+        noted_as: noted_as.iter().map(|name| (*name).to_owned()).collect(),
+    };
+    let (kill, pause) = (asked_for("kill", &["kill"]), asked_for("pause", &["pause"]));
+    let partition = asked_for("partition", &["partition-one", "partition-halves", "partition-bridge"]);
+    let in_force = [("pause", 2), ("kill-all", 5), ("partition-one", 1), ("partition-bridge", 3)];
+    let in_force: BTreeMap<String, u64> = in_force.map(|(name, times)| (name.to_owned(), times)).into();
+    let gates = faults(&[partition, pause, kill.clone(), kill], &in_force);
+    assert_eq!(told(&gates), [("kill in force", 1, 0), ("partition in force", 1, 4), ("pause in force", 1, 2)]);
+    assert_eq!(verdict(&gates).evidence, ["kill in force: 0 times, at least 1 wanted"]);
+}
+
+#[test]
+fn faults_that_take_the_lead_expect_a_leader_change() {
+    let (change, snapshot) = (Expected::LeaderChange, Expected::Snapshot);
+    let cases: [(&[Expected], u64, &[Expected]); 6] = [
+        (&[], 0, &[]),
+        (&[], 1, &[]),
+        (&[], 2, &[change]),
+        (&[change], 0, &[change]),
+        (&[snapshot, change, snapshot], 9, &[change, snapshot]),
+        (&[snapshot], 3, &[change, snapshot]),
+    ];
+    for (asked_for, unseated, all) in cases {
+        assert_eq!(expected(asked_for, unseated), all, "{asked_for:?}, {unseated}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_unknown_and_what_was_found_is_false() {
+    let both = [Expected::LeaderChange, Expected::Snapshot];
+    let led = |terms: &[u64]| terms.iter().map(|term| (*term, NodeId(1))).collect();
+    let observed = Observed { leaders: led(&[3, 5]), snapshots: BTreeMap::from([((NodeId(1), 1), 2)]) };
+    assert_eq!(told(&events(&both, &observed)), [("leader change", 1, 1), ("snapshot", 1, 2)]);
+    assert_eq!(Observed { leaders: led(&[3]), ..Observed::default() }.times(Expected::LeaderChange), 0);
+    let missing = verdict(&events(&both, &Observed::default()));
+    assert_eq!((missing.checker.as_str(), missing.valid), ("coverage", Valid::Unknown));
+    let words = ["leader change: 0 times, at least 1 wanted", "snapshot: 0 times, at least 1 wanted"];
+    assert_eq!(missing.evidence, words);
+    assert_eq!(verdict(&events(&both, &observed)).valid, Valid::True);
+    assert_eq!(verdict(&[]).valid, Valid::True);
+    assert_eq!(nothing_found("crashes", &[]).valid, Valid::True);
+    assert_eq!(nothing_found("crashes", &["n1 ended".into()]).valid, Valid::False);
+}

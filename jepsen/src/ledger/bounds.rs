@@ -1,0 +1,152 @@
+//! What a ledger must show: hours, operations, faults in force, the last commit's share, and no verdict that is left open.
+//!
+//! Only lines that [count](Line::counts) are added up. A run that is false is never passed over, whatever it was of: it
+//! is missed until its line says where it is explained.
+
+use super::{Line, Sum};
+use crate::nemesis::FaultKind;
+
+/// Of so many runs one may be unknown.
+const RUNS_PER_UNKNOWN: u64 = 20;
+const MINUTE_SECONDS: f64 = 60.0;
+
+// What is said of this structure in a doc comment would be the command line's help.
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
+pub struct Bounds {
+    /// Hours of runs
+    #[arg(long, default_value_t = 0)]
+    pub hours_min: u64,
+    /// Operations, whatever came of them
+    #[arg(long, default_value_t = 0)]
+    pub operations_min: u64,
+    /// How often each kind of fault was in force; `partition`, which is one of the others each time, need not be
+    #[arg(long, default_value_t = 0)]
+    pub in_force_min: u64,
+    /// Minutes of runs on the last commit
+    #[arg(long, default_value_t = 0)]
+    pub last_commit_minutes_min: u64,
+    /// The last commit [default: the one that is checked out]
+    #[arg(long)]
+    pub last_commit: Option<String>,
+}
+
+impl Bounds {
+    /// What the lines do not show, a line for a person each; none when they show all.
+    pub fn missed(&self, lines: &[Line]) -> Vec<String> {
+        let counted: Vec<&Line> = lines.iter().filter(|line| line.counts()).collect();
+        let sum = Sum::of(counted.iter().copied());
+        let mut missed = Vec::new();
+        if sum.hours() < self.hours_min as f64 {
+            missed.push(format!("{:.2} hours of runs, not {}", sum.hours(), self.hours_min));
+        }
+        if sum.operations.all() < self.operations_min {
+            missed.push(format!("{} operations, not {}", sum.operations.all(), self.operations_min));
+        }
+        missed.extend(self.rare(&sum));
+        missed.extend(self.short_of_last_commit(&counted));
+        if sum.unknown * RUNS_PER_UNKNOWN > sum.runs() {
+            let (unknown, runs) = (sum.unknown, sum.runs());
+            missed.push(format!("{unknown} of {runs} runs are unknown, more than 1 in {RUNS_PER_UNKNOWN}"));
+        }
+        missed.extend(lines.iter().filter(|line| line.is_open()).map(unexplained));
+        missed
+    }
+
+    fn rare(&self, sum: &Sum) -> Vec<String> {
+        let kinds = FaultKind::ALL.into_iter().filter(|kind| *kind != FaultKind::Partition);
+        let times = kinds.map(|kind| kind.to_string()).map(|kind| (sum.faults.get(&kind).copied().unwrap_or(0), kind));
+        let rare = times.filter(|(times, _)| *times < self.in_force_min);
+        rare.map(|(times, kind)| format!("{kind} was in force {times} times, not {}", self.in_force_min)).collect()
+    }
+
+    fn short_of_last_commit(&self, counted: &[&Line]) -> Option<String> {
+        let last = self.last_commit.as_ref()?;
+        let of_last = counted.iter().copied().filter(|line| line.commit == *last);
+        let (minutes, min) = (Sum::of(of_last).seconds / MINUTE_SECONDS, self.last_commit_minutes_min);
+        (minutes < min as f64).then(|| format!("{minutes:.1} minutes of runs on {last}, not {min}"))
+    }
+}
+
+fn unexplained(line: &Line) -> String {
+    let Line { date, workload, profile, seed, commit, .. } = line;
+    format!("{workload} under {profile}, seed {seed}, of {date} on {commit} is false, and nothing explains it")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::checker::Valid;
+    use crate::ledger::Outcomes;
+    use crate::ledger::tests::line;
+
+    fn every_fault(times: u64) -> BTreeMap<String, u64> {
+        let kinds = FaultKind::ALL.iter().filter(|kind| **kind != FaultKind::Partition);
+        kinds.map(|kind| (kind.to_string(), times)).collect()
+    }
+
+    /// Twenty runs of ten minutes, each with 50 000 operations and every fault once.
+    fn enough() -> Vec<Line> {
+        let operations = Outcomes { ok: 49_000, fail: 900, info: 100 };
+        let run = |seed| Line { seconds: 600.0, operations, faults: every_fault(1), ..line(seed, Valid::True) };
+        (0..20).map(run).collect()
+    }
+
+    fn bounds() -> Bounds {
+        Bounds {
+            hours_min: 3,
+            operations_min: 1_000_000,
+            in_force_min: 20,
+            last_commit_minutes_min: 60,
+            last_commit: Some("abc".into()),
+        }
+    }
+
+    /// What is changed in the lines that are enough, and what is missed then.
+    #[test]
+    fn what_is_missed_is_named() {
+        type Change = fn(&mut Vec<Line>);
+        let cases: [(Change, &[&str]); 10] = [
+            (|_| {}, &[]),
+            (|lines| lines[0].verdict = Valid::Unknown, &[]),
+            (
+                |lines| lines[..2].iter_mut().for_each(|line| line.verdict = Valid::Unknown),
+                &["2 of 20 runs are unknown"],
+            ),
+            (|lines| lines[3].verdict = Valid::False, &["append under kill+pause, seed 3"]),
+            (|lines| (lines[3].verdict, lines[3].explained) = (Valid::False, Some("issue 7".into())), &[]),
+            (|lines| lines.iter_mut().for_each(|line| line.seconds = 500.0), &["2.78 hours"]),
+            (|lines| lines[0].operations.ok -= 1, &["999999 operations"]),
+            (
+                |lines| lines[0].faults = BTreeMap::from([("kill".into(), 1)]),
+                &["kill-all was in force 19 times", "snapshot-under-fire was in force 19"],
+            ),
+            (
+                |lines| lines[5..].iter_mut().for_each(|line| line.commit = "def".into()),
+                &["50.0 minutes of runs on abc"],
+            ),
+            (
+                |lines| lines.iter_mut().for_each(|line| line.commit = "abc-dirty".into()),
+                &["0.00 hours", "0 operations", "kill was in force 0 times", "0.0 minutes"],
+            ),
+        ];
+        for (place, (change, expected)) in cases.into_iter().enumerate() {
+            let mut lines = enough();
+            change(&mut lines);
+            let missed = bounds().missed(&lines);
+            assert_eq!(missed.is_empty(), expected.is_empty(), "case {place}: {missed:#?}");
+            for words in expected {
+                assert!(missed.iter().any(|missed| missed.starts_with(words)), "case {place}: {words} of {missed:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_false_run_is_not_passed_over_because_it_does_not_count() {
+        let dirty = Line { commit: "abc-dirty".into(), ..line(1, Valid::False) };
+        let old = Line { conditions: None, ..line(2, Valid::False) };
+        assert_eq!(Bounds::default().missed(&[dirty, old]).len(), 2);
+        assert!(Bounds::default().missed(&[]).is_empty());
+    }
+}

@@ -1,0 +1,138 @@
+//! Whether links are cut, and whether they are open again.
+//!
+//! Something is offered on every line between nodes, after the cut was made: on lines that are cut nothing of it passes,
+//! on all others something does. A machine that is busy may be late: a window in which it is otherwise is followed by
+//! another one, a few times.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{anyhow, ensure};
+use futures::future::join_all;
+use trefoil_world::{clock, net};
+
+use super::links;
+use crate::backend::{Cut, Line, Links, Reach, Traffic, node_name};
+use crate::cluster::Cluster;
+use crate::nemesis::fault::Fault;
+
+/// How many windows there are at most. What was on its way when a cut was made may pass in the first one.
+const WINDOWS_MAX: u32 = 3;
+/// How long a connection to a client port may take.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// All that is to be cut is, and nothing else; and connections over each link that the fault cuts come to nothing.
+pub(super) async fn probe_cuts(
+    cluster: &Cluster,
+    fault: &Fault,
+    traffic: Traffic,
+    cuts: &BTreeSet<Cut>,
+) -> anyhow::Result<String> {
+    let links = links(cluster)?;
+    let measured = measure(&links, cuts).await?;
+    let pairs = pairs(&fault.cuts().iter().map(Line::of).collect());
+    let reached = attempts(&links, &pairs, traffic).await?;
+    if let Some(Line { from, to }) = reached.first() {
+        return Err(anyhow!("{} still connects to {}", node_name(*from), node_name(*to)));
+    }
+    Ok(format!("{measured}; {} attempts to connect over them had no answer", pairs.len()))
+}
+
+/// The same for the peer port; other ports are open.
+pub(super) async fn probe_peer_port_cut(
+    cluster: &Cluster,
+    fault: &Fault,
+    cuts: &BTreeSet<Cut>,
+) -> anyhow::Result<String> {
+    let seen = probe_cuts(cluster, fault, Traffic::PeerPort, cuts).await?;
+    expect_peer_ports(&links(cluster)?, cluster.nodes().len(), cuts).await?;
+    expect_client_ports(cluster).await?;
+    Ok(format!("{seen}; all client ports take connections"))
+}
+
+/// Nothing is cut.
+pub(super) async fn probe_open(cluster: &Cluster, traffic: Traffic) -> anyhow::Result<String> {
+    let (links, nothing) = (links(cluster)?, BTreeSet::new());
+    let measured = measure(&links, &nothing).await?;
+    match traffic {
+        Traffic::All => {}
+        Traffic::PeerPort => expect_peer_ports(&links, cluster.nodes().len(), &nothing).await?,
+    }
+    Ok(measured)
+}
+
+/// What was seen, when it is as under these cuts.
+async fn measure(links: &Links, cuts: &BTreeSet<Cut>) -> anyhow::Result<String> {
+    let silent = links.silent(cuts);
+    let mut unlike = String::new();
+    for _ in 0..WINDOWS_MAX {
+        let measured = links.measure(silent.clone()).await?;
+        match measured.unlike(&silent) {
+            None => return Ok(measured.told(&silent)),
+            Some(why) => unlike = why,
+        }
+    }
+    Err(anyhow!(unlike))
+}
+
+/// Each two nodes between which a line is cut, both ways: a connection needs both directions.
+fn pairs(cut: &BTreeSet<Line>) -> BTreeSet<Line> {
+    cut.iter().flat_map(|line| [*line, Line { from: line.to, to: line.from }]).collect()
+}
+
+/// On which of these lines an attempt to connect had an answer.
+async fn attempts(links: &Links, lines: &BTreeSet<Line>, traffic: Traffic) -> anyhow::Result<Vec<Line>> {
+    let attempts = lines.iter().map(|line| links.reach(line.from, line.to, traffic.port()));
+    let mut reached = Vec::new();
+    for (line, reach) in lines.iter().zip(join_all(attempts).await) {
+        match reach? {
+            Reach::Answers => reached.push(*line),
+            Reach::Silent => {}
+        }
+    }
+    Ok(reached)
+}
+
+/// All peer ports that these cuts do not touch answer. What passes through proxies is all for peer ports: that was
+/// measured.
+async fn expect_peer_ports(links: &Links, nodes: usize, cuts: &BTreeSet<Cut>) -> anyhow::Result<()> {
+    match links {
+        Links::Proxies(_) => return Ok(()),
+        Links::Router(_) => {}
+    }
+    let cut = pairs(&cuts.iter().map(Line::of).collect());
+    let mut open: BTreeSet<Line> = (0..nodes).flat_map(|node| Line::of_node(node, nodes)).collect();
+    open.retain(|line| !cut.contains(line));
+    for _ in 0..WINDOWS_MAX {
+        for line in attempts(links, &open, Traffic::PeerPort).await? {
+            open.remove(&line);
+        }
+    }
+    match open.first() {
+        None => Ok(()),
+        Some(Line { from, to }) => Err(anyhow!("{} cannot connect to {}", node_name(*from), node_name(*to))),
+    }
+}
+
+/// All client ports of nodes that are there take connections.
+async fn expect_client_ports(cluster: &Cluster) -> anyhow::Result<()> {
+    let there = (0..cluster.nodes().len()).filter(|&node| !cluster.is_gone(node));
+    for place in there.map(|node| &cluster.nodes()[node].place) {
+        let connected = clock::timeout(CONNECT_MAX, net::dial(&place.client)).await;
+        ensure!(connected.is_ok_and(|stream| stream.is_ok()), "nobody connects to the client port of {}", place.name);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_are_made_from_both_ends_of_a_line_that_is_cut() {
+        let line = |from, to| Line { from, to };
+        let cut = BTreeSet::from([line(0, 1), line(1, 0), line(2, 0)]);
+        assert_eq!(pairs(&cut), BTreeSet::from([line(0, 1), line(1, 0), line(0, 2), line(2, 0)]));
+        assert!(pairs(&BTreeSet::new()).is_empty());
+    }
+}
