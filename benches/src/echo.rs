@@ -3,7 +3,7 @@
 //! own, the rest is the protocol's.
 //!
 //! To a client it is a cluster of one node. As `kvd` has them: the fields of a reply, the way to the sockets, the
-//! allocator, the runtime, and the gRPC server's settings (`server/src/node.rs`, defaults of `server/src/config.rs`).
+//! allocator, the runtime, and the gRPC server's settings (`server/src/node.rs`, defaults of `server/src/config/raw.rs`).
 //!
 //! Left out: all other requests, which are refused.
 

@@ -2,6 +2,7 @@
 
 mod ledger;
 mod selftest;
+mod setup;
 mod test;
 mod test_all;
 

@@ -1,30 +1,30 @@
 //! Configuration: flags over environment over file over defaults.
 //!
-//! [`RawConfig`] is what was given, all optional; [`Config`] is what holds, checked. Every default stands here, and so
-//! does every bound of a queue, message or count that an operator may change, with the least and the most it may be.
-//! What is legal and may yet be a mistake is a warning ([`Config::warnings`]).
+//! [`RawConfig`] is what was given, all optional; [`Config`] is what holds, checked. Every default stands in `raw.rs`;
+//! here stands every bound of a queue, message or count that an operator may change, with the least and the most it may
+//! be. What is legal and may yet be a mistake is a warning ([`Config::warnings`]). [`Cli`] is the command line.
 //!
 //! Left out: whether addresses resolve, ports are free and the directory can be used, which only a start shows.
 
+mod cli;
+mod place;
+mod raw;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
-use serde::{Deserialize, Serialize};
 use trefoil_store::mvcc::Limits;
 
+pub use self::cli::{Cli, Command, DEV_NODES_MAX, Dev, Serve};
+use self::place::Place;
+pub use self::raw::{FILE_BYTES_MAX, RawConfig};
 use crate::raft::group::LogKeep;
 use crate::stderr;
-
-/// The most a file of settings may have, in bytes.
-pub const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// The most nodes `kvd dev` runs.
-pub const DEV_NODES_MAX: u16 = 9;
 
 /// At least a record of the map, which nodes hand on to each other under the same limit; at most what lets a log entry
 /// fit into a frame between peers many times over.
@@ -43,217 +43,6 @@ const LOG_BYTES: RangeInclusive<usize> = (16 << 10)..=usize::MAX;
 const VERIFY_INTERVAL_S: RangeInclusive<u64> = 1..=3_153_600_000;
 /// At least a chunk of a snapshot in a second: its sender gives up one that is not taken in ten.
 const BULK_BYTES: RangeInclusive<usize> = (256 << 10)..=usize::MAX;
-
-/// Trefoil's server.
-#[derive(Debug, Parser)]
-#[command(name = "kvd", version, about = "Trefoil's server", disable_help_subcommand = true)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct Cli {
-    #[command(subcommand)]
-    pub command: Option<Command>,
-    #[command(flatten)]
-    pub serve: Serve,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Run several full nodes in this process, to try things out.
-    Dev(Dev),
-}
-
-/// Flags of `kvd dev`.
-#[derive(Debug, Args)]
-pub struct Dev {
-    /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(DEV_NODES_MAX)))]
-    pub nodes: u16,
-    /// Where their data is kept between runs.
-    #[arg(long, default_value = "trefoil-dev")]
-    pub data_dir: PathBuf,
-    /// The first node's client port; the next ones are 100 apart, peer ports one above.
-    #[arg(long, default_value_t = 2379, value_parser = clap::value_parser!(u16).range(1..=64_000))]
-    pub base_port: u16,
-    /// error, warn, info, debug or trace.
-    #[arg(long, default_value = "warn")]
-    pub log_level: String,
-}
-
-/// Flags of a node.
-#[derive(Debug, Args)]
-pub struct Serve {
-    /// A TOML file with any of these settings, named with underscores.
-    #[arg(long, env = "KVD_CONFIG")]
-    pub config: Option<PathBuf>,
-    /// Print the settings in force as TOML and exit.
-    #[arg(long)]
-    pub print_config: bool,
-    /// Check the settings and exit.
-    #[arg(long)]
-    pub check_config: bool,
-    /// Start a cluster of one that has lost acknowledged writes, under a new cluster id.
-    #[arg(long)]
-    pub accept_loss_of_acknowledged_writes: bool,
-    #[command(flatten)]
-    pub settings: RawConfig,
-}
-
-/// Settings as given by one source.
-#[derive(Clone, Debug, Default, Args, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct RawConfig {
-    /// This node's name, unique in the cluster.
-    #[arg(long, env = "KVD_NAME")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The folder of this node's data.
-    #[arg(long, env = "KVD_DATA_DIR")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub data_dir: Option<PathBuf>,
-    /// Where clients are served (host:port).
-    #[arg(long, env = "KVD_LISTEN_CLIENT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen_client: Option<String>,
-    /// Where the other nodes are heard (host:port).
-    #[arg(long, env = "KVD_LISTEN_PEER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen_peer: Option<String>,
-    /// All nodes of a new cluster: name=peer-address, separated by commas. Without it, a cluster of one.
-    #[arg(long, env = "KVD_INITIAL_CLUSTER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub initial_cluster: Option<String>,
-    /// Where clients reach this node, if not at the listen address.
-    #[arg(long, env = "KVD_ADVERTISE_CLIENT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advertise_client: Option<String>,
-    /// Where the other nodes reach this node, if not at the listen address.
-    #[arg(long, env = "KVD_ADVERTISE_PEER")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub advertise_peer: Option<String>,
-    /// The failure domain: copies are spread over zones.
-    #[arg(long, env = "KVD_ZONE")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    /// This node's share of the load, relative to the others.
-    #[arg(long, env = "KVD_WEIGHT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight: Option<u32>,
-    /// error, warn, info, debug or trace.
-    #[arg(long, env = "KVD_LOG_LEVEL")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_level: Option<String>,
-    /// The largest request in bytes.
-    #[arg(long, env = "KVD_MESSAGE_BYTES_MAX")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message_bytes_max: Option<usize>,
-    /// The longest key in bytes.
-    #[arg(long, env = "KVD_KEY_BYTES_MAX")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_bytes_max: Option<usize>,
-    /// The most compares, or operations of a branch, in one transaction.
-    #[arg(long, env = "KVD_TXN_OPS_MAX")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub txn_ops_max: Option<usize>,
-    /// Client connections at a time.
-    #[arg(long, env = "KVD_CONNECTIONS_MAX")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections_max: Option<usize>,
-    /// Requests at a time on one connection.
-    #[arg(long, env = "KVD_STREAMS_MAX")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub streams_max: Option<u32>,
-    /// The deadline of requests that bring none, in milliseconds.
-    #[arg(long, env = "KVD_REQUEST_TIMEOUT_MS")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_timeout_ms: Option<u64>,
-    /// Log entries kept for followers that fall behind.
-    #[arg(long, env = "KVD_LOG_ENTRIES_KEPT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_entries_kept: Option<u64>,
-    /// Bytes of log kept for followers that fall behind.
-    #[arg(long, env = "KVD_LOG_BYTES_KEPT")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub log_bytes_kept: Option<usize>,
-    /// Seconds between two comparisons of the replicas a node leads.
-    #[arg(long, env = "KVD_VERIFY_INTERVAL_S")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub verify_interval_s: Option<u64>,
-    /// Bytes a second that snapshots and removals may write.
-    #[arg(long, env = "KVD_BULK_BYTES_PER_SECOND")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bulk_bytes_per_second: Option<usize>,
-    /// Below this much free disk space, puts are refused.
-    #[arg(long, env = "KVD_FREE_SPACE_FLOOR_BYTES")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub free_space_floor_bytes: Option<u64>,
-}
-
-impl RawConfig {
-    /// What a file holds, of which the first [`FILE_BYTES_MAX`] bytes and one more are enough.
-    ///
-    /// # Errors
-    /// Why these are no settings, on one line; of TOML with the line of the file.
-    pub fn parse(content: Vec<u8>) -> Result<RawConfig, String> {
-        if content.len() as u64 > FILE_BYTES_MAX {
-            return Err(format!("has more than {FILE_BYTES_MAX} bytes, the limit"));
-        }
-        let text = String::from_utf8(content).map_err(|_| "is not UTF-8".to_owned())?;
-        toml::from_str(&text).map_err(|error| one_line(&error, &text))
-    }
-
-    /// These settings, and `weaker`'s where these say nothing.
-    pub fn over(self, weaker: RawConfig) -> RawConfig {
-        RawConfig {
-            name: self.name.or(weaker.name),
-            data_dir: self.data_dir.or(weaker.data_dir),
-            listen_client: self.listen_client.or(weaker.listen_client),
-            listen_peer: self.listen_peer.or(weaker.listen_peer),
-            initial_cluster: self.initial_cluster.or(weaker.initial_cluster),
-            advertise_client: self.advertise_client.or(weaker.advertise_client),
-            advertise_peer: self.advertise_peer.or(weaker.advertise_peer),
-            zone: self.zone.or(weaker.zone),
-            weight: self.weight.or(weaker.weight),
-            log_level: self.log_level.or(weaker.log_level),
-            message_bytes_max: self.message_bytes_max.or(weaker.message_bytes_max),
-            key_bytes_max: self.key_bytes_max.or(weaker.key_bytes_max),
-            txn_ops_max: self.txn_ops_max.or(weaker.txn_ops_max),
-            connections_max: self.connections_max.or(weaker.connections_max),
-            streams_max: self.streams_max.or(weaker.streams_max),
-            request_timeout_ms: self.request_timeout_ms.or(weaker.request_timeout_ms),
-            log_entries_kept: self.log_entries_kept.or(weaker.log_entries_kept),
-            log_bytes_kept: self.log_bytes_kept.or(weaker.log_bytes_kept),
-            verify_interval_s: self.verify_interval_s.or(weaker.verify_interval_s),
-            bulk_bytes_per_second: self.bulk_bytes_per_second.or(weaker.bulk_bytes_per_second),
-            free_space_floor_bytes: self.free_space_floor_bytes.or(weaker.free_space_floor_bytes),
-        }
-    }
-
-    /// What holds where nobody says otherwise.
-    pub fn defaults() -> RawConfig {
-        RawConfig {
-            name: Some("n1".into()),
-            data_dir: Some("trefoil-data".into()),
-            listen_client: Some("127.0.0.1:2379".into()),
-            listen_peer: Some("127.0.0.1:2380".into()),
-            initial_cluster: None,
-            advertise_client: None,
-            advertise_peer: None,
-            zone: Some(String::new()),
-            weight: Some(1),
-            log_level: Some("info".into()),
-            message_bytes_max: Some(3 << 19),
-            key_bytes_max: Some(64 << 10),
-            txn_ops_max: Some(128),
-            connections_max: Some(4096),
-            streams_max: Some(1024),
-            request_timeout_ms: Some(5000),
-            log_entries_kept: Some(100_000),
-            log_bytes_kept: Some(64 << 20),
-            verify_interval_s: Some(86_400),
-            bulk_bytes_per_second: Some(64 << 20),
-            free_space_floor_bytes: Some(256 << 20),
-        }
-    }
-}
 
 /// Settings that hold.
 #[derive(Clone, Debug, PartialEq)]
@@ -387,45 +176,6 @@ fn within<T: Copy + Display + PartialOrd>(
     Ok(value)
 }
 
-/// Where an address leads, however it is spelt.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    host: Host,
-    port: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Host {
-    Ip(IpAddr),
-    /// In lower case, and not looked up.
-    Name(String),
-}
-
-impl Place {
-    /// Nothing when `address` is not host:port.
-    fn of(address: &str) -> Option<Place> {
-        let (host, port) = address.rsplit_once(':')?;
-        let unreadable = |c: char| c.is_control() || c.is_whitespace();
-        if host.is_empty() || host.contains(unreadable) || !port.bytes().all(|digit| digit.is_ascii_digit()) {
-            return None;
-        }
-        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let host = match bare.parse::<IpAddr>() {
-            Ok(ip) => Host::Ip(ip.to_canonical()),
-            Err(_) => Host::Name(host.to_ascii_lowercase()),
-        };
-        Some(Place { host, port: port.parse().ok()? })
-    }
-
-    /// Whether it stands for every address of this machine, which is none that others can dial.
-    fn is_everywhere(&self) -> bool {
-        match &self.host {
-            Host::Ip(ip) => ip.is_unspecified(),
-            Host::Name(_) => false,
-        }
-    }
-}
-
 fn address(flag: &'static str, address: String) -> Result<String, BadSetting> {
     match Place::of(&address) {
         None => Err(bad(flag, format!("'{}' is not host:port", stderr::one_line(&address)))),
@@ -489,19 +239,9 @@ fn at_one_address(nodes: &[(String, String)]) -> Option<String> {
     })
 }
 
-/// A TOML error with its line, without the drawing.
-fn one_line(error: &toml::de::Error, text: &str) -> String {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-    let why = error.message().replace('\n', " ");
-    line.map_or(why.clone(), |line| format!("line {line}: {why}"))
-}
-
 fn level(level: String) -> Result<String, BadSetting> {
     match ["error", "warn", "info", "debug", "trace"].contains(&level.as_str()) {
         true => Ok(level),
         false => Err(bad("log-level", format!("'{level}' is not error, warn, info, debug or trace"))),
     }
 }
-
-#[cfg(test)]
-mod tests;

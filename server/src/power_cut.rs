@@ -11,195 +11,45 @@
 //!
 //! Left out: partitions, single crashes and clocks that disagree, which are the simulation's.
 
+mod clients;
+mod complaints;
+mod dice;
+mod disk;
 mod forming;
+mod ledger;
+mod pipe_world;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use tokio::io::DuplexStream;
-use tokio::sync::mpsc;
-use trefoil_client::{Client, PutReply};
-use trefoil_placement::{NodeId, PartitionId};
+use trefoil_client::Client;
+use trefoil_placement::PartitionId;
 use trefoil_store::engine::memory::MemoryEngine;
 use trefoil_store::engine::{Batch, Durability, Engine, Family, Order, Read, Span, Visit};
 use trefoil_store::key;
-use trefoil_store::mark::{FILE_BYTES, Mark};
-use trefoil_world::net::{Accept, Listener, Stream};
-use trefoil_world::{World, clock};
+use trefoil_store::mark::FILE_BYTES;
+use trefoil_world::clock;
+use trefoil_world::planted::Bug;
 
+use self::clients::{WRITERS, connect, read_all, read_for_ever, write_for_ever};
+use self::complaints::complaints;
+use self::dice::Dice;
+use self::disk::Disk;
+use self::ledger::{Ledger, Shared};
+use self::pipe_world::PipeWorld;
 use crate::config::{Config, RawConfig};
-use crate::disk::{OpenDisk, begin};
+use crate::disk::OpenDisk;
 use crate::node::{Node, Ports};
-use crate::writer::{MarkKept, MarkSlots, stored_position};
+use crate::writer::planted;
 
 const NODES: usize = 3;
 const LIVES: usize = 3;
-const WRITERS: usize = 4;
-const PIPE_BYTES: usize = 64 << 10;
 /// Simulated time within which a restarted cluster must serve.
 const READY_PATIENCE: Duration = Duration::from_secs(30);
-/// How often ready nodes are asked again, and at what distance: until links are open and replicas were compared.
-const ASKED_AGAIN: usize = 6;
-const ASKED_EVERY: Duration = Duration::from_millis(500);
-
-/// SplitMix64: small, seeded, and the same everywhere.
-#[derive(Clone, Debug)]
-struct Dice(u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-}
-
-/// Sockets are pipes by port number; wall time follows the runtime's clock.
-struct PipeWorld {
-    dice: RefCell<Dice>,
-    born: clock::Instant,
-    ports: Rc<RefCell<BTreeMap<u16, mpsc::Sender<DuplexStream>>>>,
-}
-
-struct PipeListener(mpsc::Receiver<DuplexStream>);
-
-impl Accept for PipeListener {
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Stream, SocketAddr)>> {
-        Box::pin(async {
-            let pipe = self.0.recv().await.ok_or_else(|| io::Error::other("the network is gone"))?;
-            let stream: Stream = Box::pin(pipe);
-            Ok((stream, SocketAddr::from(([127, 0, 0, 1], 1))))
-        })
-    }
-}
-
-fn port(address: &str) -> io::Result<u16> {
-    address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).ok_or_else(|| io::Error::other("no port"))
-}
-
-impl World for PipeWorld {
-    fn wall_ms(&self) -> u64 {
-        1_700_000_000_000 + (clock::now() - self.born).as_millis() as u64
-    }
-
-    fn random_u64(&self) -> u64 {
-        self.dice.borrow_mut().next()
-    }
-
-    fn listen(&self, address: &str) -> io::Result<Listener> {
-        let port = port(address)?;
-        let (pipes, accepted) = mpsc::channel(64);
-        self.ports.borrow_mut().insert(port, pipes);
-        Ok(Listener::new(Box::new(PipeListener(accepted)), SocketAddr::from(([127, 0, 0, 1], port))))
-    }
-
-    fn dial(&self, address: &str) -> BoxFuture<'static, io::Result<Stream>> {
-        let pipes = port(address).ok().and_then(|port| self.ports.borrow().get(&port).cloned());
-        async move {
-            let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-            let pipes = pipes.ok_or_else(refused)?;
-            let (near, far) = tokio::io::duplex(PIPE_BYTES);
-            pipes.try_send(far).map_err(|_| refused())?;
-            let stream: Stream = Box::pin(near);
-            Ok(stream)
-        }
-        .boxed()
-    }
-}
-
-/// One node's disk between lives.
-struct Disk {
-    engine: MemoryEngine,
-    slots: Arc<Mutex<[u8; FILE_BYTES]>>,
-    /// The mark as it stood at some moment of the life before.
-    old_mark: [u8; FILE_BYTES],
-}
-
-impl Disk {
-    fn new(dice: &mut Dice) -> Disk {
-        let delay = Duration::from_micros(200 + dice.below(20_000));
-        let fresh = Mark::fresh_file(0);
-        Disk { engine: MemoryEngine::with_sync_delay(delay), slots: Arc::new(Mutex::new(fresh)), old_mark: fresh }
-    }
-
-    /// What a power cut leaves.
-    fn cut(&mut self, dice: &mut Dice) {
-        let kept = dice.below(self.engine.unsynced_batches() as u64 + 1) as usize;
-        self.engine = self.engine.crash(kept);
-        let newest = *self.slots.lock().unwrap();
-        let found = if dice.below(2) == 0 { newest } else { self.old_mark };
-        self.slots = Arc::new(Mutex::new(found));
-        self.old_mark = found;
-    }
-
-    fn open(&self) -> Result<OpenDisk, String> {
-        let found = stored_position(&self.engine).map_err(|error| error.to_string())?;
-        let mark = Mark::decode_file(self.slots.lock().unwrap().as_ref()).map_err(|bad| bad.to_string())?;
-        if mark.position > found {
-            return Err(format!("lost tail: found {found}, mark {}", mark.position));
-        }
-        let beginning = begin(&self.engine).map_err(|error| error.to_string())?;
-        let position = stored_position(&self.engine).map_err(|error| error.to_string())?;
-        let mark = MarkSlots::open(MarkKept::Memory(self.slots.clone()), beginning.storage.0);
-        let mark = mark.map_err(|error| error.to_string())?;
-        let engine = Arc::new(self.engine.clone());
-        Ok(OpenDisk { engine, mark, position, beginning, lock: None })
-    }
-}
-
-/// What clients were promised, and what they saw.
-#[derive(Default)]
-struct Ledger {
-    /// Per key: the highest value acknowledged.
-    acknowledged: BTreeMap<String, u64>,
-    /// Per key: the highest revision a linearizable read has shown.
-    seen: BTreeMap<String, u64>,
-    faults: Vec<String>,
-    trace: Vec<String>,
-    reads: u64,
-}
-
-impl Ledger {
-    fn note_put(&mut self, key: String, value: u64, put: Result<PutReply, trefoil_client::Error>) {
-        let at = clock::wall_ms();
-        match put {
-            Ok(reply) => {
-                self.trace.push(format!("{at} {key}={value} ok {}", reply.header.revision));
-                self.acknowledged.insert(key, value);
-            }
-            Err(error) => self.trace.push(format!("{at} {key}={value} {error}")),
-        }
-    }
-
-    fn saw(&mut self, key: &str, value: u64, revision: u64) {
-        let seen = self.seen.entry(key.to_owned()).or_default();
-        if revision < *seen {
-            self.faults.push(format!("{key}: a read went back from revision {seen} to {revision}"));
-        }
-        *seen = (*seen).max(revision);
-        let promised = self.acknowledged.get(key).copied().unwrap_or(0);
-        if value < promised {
-            self.faults.push(format!("{key}: {promised} was acknowledged, {value} was read"));
-        }
-        self.reads += 1;
-    }
-}
-
-type Shared = Rc<RefCell<Ledger>>;
 
 fn config(place: usize) -> Config {
     let list: Vec<String> = (1..=NODES).map(|n| format!("n{n}=127.0.0.1:{}", 2000 + n)).collect();
@@ -214,55 +64,6 @@ fn config(place: usize) -> Config {
         ..RawConfig::default()
     })
     .expect("a sound configuration")
-}
-
-async fn connect() -> Client {
-    let endpoints = (0..NODES).map(|place| format!("127.0.0.1:{}", 1001 + place));
-    let until = clock::now() + READY_PATIENCE;
-    loop {
-        let built = Client::builder(endpoints.clone()).timeout(Duration::from_secs(4)).connect().await;
-        match built {
-            Ok(client) => return client,
-            Err(error) => assert!(clock::now() < until, "the cluster does not answer in {READY_PATIENCE:?}: {error}"),
-        }
-        clock::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn write_for_ever(client: Client, ledger: Shared, writer: usize, mut next: u64, mut dice: Dice) {
-    loop {
-        let key = format!("k{writer}/{}", dice.below(3));
-        let put = client.put(key.clone(), next.to_string()).await;
-        ledger.borrow_mut().note_put(key, next, put);
-        next += 1;
-        clock::sleep(Duration::from_millis(dice.below(20))).await;
-    }
-}
-
-async fn read_for_ever(client: Client, ledger: Shared, mut dice: Dice) {
-    loop {
-        let key = format!("k{}/{}", dice.below(WRITERS as u64), dice.below(3));
-        read(&client, &ledger, &key).await;
-        clock::sleep(Duration::from_millis(dice.below(20))).await;
-    }
-}
-
-/// A read may begin only with what was promised before it.
-async fn read(client: &Client, ledger: &Shared, key: &str) -> bool {
-    let promised = ledger.borrow().acknowledged.get(key).copied().unwrap_or(0);
-    let Ok(reply) = client.get(key.to_owned()).await else { return false };
-    let mut book = ledger.borrow_mut();
-    let value: u64 = reply.value().map_or(0, |value| String::from_utf8_lossy(value).parse().expect("a number"));
-    let revision = reply.pair().map_or(0, |pair| pair.mod_revision.0);
-    // What was acknowledged while the read ran may or may not be in it.
-    let newest = book.acknowledged.insert(key.to_owned(), promised);
-    book.saw(key, value, revision);
-    if let Some(newest) = newest {
-        book.acknowledged.insert(key.to_owned(), newest.max(promised));
-    } else {
-        book.acknowledged.remove(key);
-    }
-    true
 }
 
 fn one_life<F: Future<Output = ()>>(seed: u64, life: F, world_dice: Dice) {
@@ -366,57 +167,6 @@ async fn live(
     clock::sleep(length - noted_at).await;
 }
 
-async fn read_all(client: &Client, ledger: &Shared) {
-    let keys: Vec<String> = ledger.borrow().acknowledged.keys().cloned().collect();
-    let until = clock::now() + READY_PATIENCE;
-    for key in keys {
-        while !read(client, ledger, &key).await {
-            assert!(clock::now() < until, "{key} cannot be read in {READY_PATIENCE:?}");
-            clock::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-/// What keeps nodes from being ready once everybody is back, and what alarms them: after a power cut, nothing.
-async fn complaints(client: &Client) -> Vec<String> {
-    let until = clock::now() + READY_PATIENCE;
-    for node in node_ids() {
-        while !is_ready(client, node).await && clock::now() < until {
-            clock::sleep(Duration::from_millis(50)).await;
-        }
-    }
-    let mut found = Vec::new();
-    for _ in 0..ASKED_AGAIN {
-        for node in node_ids() {
-            found.extend(complaint(client, node).await);
-        }
-        if !found.is_empty() {
-            break;
-        }
-        clock::sleep(ASKED_EVERY).await;
-    }
-    found
-}
-
-fn node_ids() -> impl Iterator<Item = NodeId> {
-    (1..=NODES as u64).map(NodeId)
-}
-
-async fn is_ready(client: &Client, node: NodeId) -> bool {
-    matches!(client.status(node).await, Ok(status) if status.ready)
-}
-
-async fn complaint(client: &Client, node: NodeId) -> Option<String> {
-    match client.status(node).await {
-        Ok(status) if !status.ready => Some(format!("{node} is not ready: {}", status.waiting_for)),
-        Ok(status) if !status.alarms.is_empty() => {
-            Some(format!("{node} raises an alarm: {}", status.alarms.join("; ")))
-        }
-        Ok(_) => None,
-        Err(error) => Some(format!("{node} does not say how it is: {error}")),
-    }
-}
-
 #[test]
 fn forming_survives_cuts() {
     let mut cuts = forming::Cuts::default();
@@ -504,9 +254,9 @@ fn nothing_acknowledged_is_lost() {
 
 #[test]
 fn acknowledging_before_the_sync_is_found() {
-    crate::writer::planted::acknowledge_before_sync(true);
+    planted::plant(Some(Bug::AckBeforeSync));
     let found = seeds().find(|seed| !run(*seed).faults.is_empty());
-    crate::writer::planted::acknowledge_before_sync(false);
+    planted::plant(None);
     assert!(found.is_some(), "a writer that acknowledges before the sync must lose something in one of these seeds");
     println!("acknowledging before the sync: red at seed {}", found.unwrap_or_default());
 }

@@ -109,10 +109,7 @@ impl Router {
         deadline: Instant,
     ) -> Result<(Outcome, NodeId), Error> {
         match self.write_once(&target, command.clone(), request, deadline).await {
-            Err(error) => match self.newer_target(&target, &error) {
-                Some(newer) => self.write_once(&newer, command, request, deadline).await,
-                None => Err(error),
-            },
+            Err(error) => self.write_once(&self.newer_target(&target, error)?, command, request, deadline).await,
             done => done,
         }
     }
@@ -171,10 +168,7 @@ impl Router {
         deadline: Instant,
     ) -> Result<(Answer, NodeId), Error> {
         match self.read_once(&target, op.clone(), consistency, deadline).await {
-            Err(error) => match self.newer_target(&target, &error) {
-                Some(newer) => self.read_once(&newer, op, consistency, deadline).await,
-                None => Err(error),
-            },
+            Err(error) => self.read_once(&self.newer_target(&target, error)?, op, consistency, deadline).await,
             found => found,
         }
     }
@@ -207,10 +201,7 @@ impl Router {
     pub async fn scan(&self, keyspace: &str, consistency: Consistency, deadline: Instant) -> Result<Scan, Error> {
         let target = self.target(keyspace)?;
         match self.scan_once(&target, consistency, deadline).await {
-            Err(error) => match self.newer_target(&target, &error) {
-                Some(newer) => self.scan_once(&newer, consistency, deadline).await,
-                None => Err(error),
-            },
+            Err(error) => self.scan_once(&self.newer_target(&target, error)?, consistency, deadline).await,
             pinned => pinned,
         }
     }
@@ -230,10 +221,16 @@ impl Router {
         }
     }
 
-    /// Where to go after a refusal: by a newer row, when one has come since.
-    fn newer_target(&self, refused: &Target, error: &Error) -> Option<Target> {
-        let newest = self.target_of(refused.row.partition).ok()?;
-        (error.outcome() == error::Outcome::NotDone && newest.row.epoch > refused.row.epoch).then_some(newest)
+    /// Where to go once more after a refusal: by a newer row, when one has come since.
+    ///
+    /// # Errors
+    /// The refusal itself: no newer row has come, or something may have been done.
+    fn newer_target(&self, refused: &Target, error: Error) -> Result<Target, Error> {
+        let not_done = error.outcome() == error::Outcome::NotDone;
+        match self.target_of(refused.row.partition) {
+            Ok(newest) if not_done && newest.row.epoch > refused.row.epoch => Ok(newest),
+            Ok(_) | Err(_) => Err(error),
+        }
     }
 
     /// A client that knows a newer placement than this node makes it look at the newest map before it answers.

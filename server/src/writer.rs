@@ -23,7 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Manifest};
 use trefoil_store::key;
 use trefoil_store::mark::{FILE_BYTES, Mark, SLOT_BYTES, Slot};
-use trefoil_world::planted::{Bug, is as has_bug};
+#[cfg(not(test))]
+use trefoil_world::planted;
+use trefoil_world::planted::Bug;
 
 /// Submissions that may wait.
 const QUEUE_MAX: usize = 4096;
@@ -179,12 +181,12 @@ impl Loop {
         let mut batch = std::mem::take(&mut self.merged);
         gathered.merge_into(&mut batch);
         batch.put(Family::Node, key::node::POSITION, &self.position.to_be_bytes());
-        if has_bug(Bug::MarkBeforeSync) {
+        if planted::is(Bug::MarkBeforeSync) {
             self.mark.note(self.position)?;
         }
         match (gathered.durability, self.engine.sync_delay()) {
             (Durability::NoSync, _) => self.engine.write(&batch, Durability::NoSync)?,
-            (Durability::Sync, None) if has_bug(Bug::AckBeforeSync) => {
+            (Durability::Sync, None) if planted::is(Bug::AckBeforeSync) => {
                 self.engine.write(&batch, Durability::NoSync)?;
                 gathered.done.drain(..).for_each(|done| done());
                 self.engine.write(&Batch::new(), Durability::Sync)?;
@@ -192,9 +194,7 @@ impl Loop {
             (Durability::Sync, None) => self.engine.write(&batch, Durability::Sync)?,
             (Durability::Sync, Some(delay)) => {
                 self.engine.write(&batch, Durability::NoSync)?;
-                #[cfg(test)]
-                planted::call_back_early(gathered);
-                if has_bug(Bug::AckBeforeSync) {
+                if planted::is(Bug::AckBeforeSync) {
                     gathered.done.drain(..).for_each(|done| done());
                 }
                 trefoil_world::clock::sleep(delay).await;
@@ -349,22 +349,25 @@ pub fn stored_position(engine: &dyn trefoil_store::engine::Read) -> Result<u64, 
     }
 }
 
-/// A writer that acknowledges before the sync, for showing that the power-cut test finds one.
+/// What `trefoil_world::planted` is in a program, in the unit tests: they are built without its feature, and many run in
+/// one process. So a test chooses a bug for its own thread.
 #[cfg(test)]
 pub mod planted {
     use std::cell::Cell;
 
+    use super::Bug;
+
     thread_local! {
-        static EARLY: Cell<bool> = const { Cell::new(false) };
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
     }
 
-    pub fn acknowledge_before_sync(early: bool) {
-        EARLY.set(early);
+    /// Whether this thread's writers have the bug.
+    pub(super) fn is(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
     }
 
-    pub(super) fn call_back_early(gathered: &mut super::Gathered) {
-        if EARLY.get() {
-            gathered.done.drain(..).for_each(|done| done());
-        }
+    /// Gives this thread's writers a bug, or none.
+    pub fn plant(bug: Option<Bug>) {
+        PLANTED.set(bug);
     }
 }

@@ -13,7 +13,8 @@ use trefoil_world::{clock, task};
 use super::directory::Replacement;
 use super::disk::{Sidecar, Unmodelled, Word};
 use super::power::{self, Loss, Names, Synced};
-use super::{Cluster, END_MAX, Node, Shim};
+use super::signals::END_MAX;
+use super::{Cluster, Node, Shim};
 use crate::generator::Dice;
 
 /// How often is chosen anew what a loss of power takes, for it to take something.

@@ -1,7 +1,14 @@
 //! Clusters of processes that only say that they are ready: starting and taking down need no more of a node.
 
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::signals::END_MAX;
+use super::start::POLL;
 use super::*;
 use crate::backend::Loopback;
+use crate::cleanup::ProcessId;
 
 /// Starts three processes that run a shell's script in place of a node.
 async fn start(script: &str, folder: &Path) -> anyhow::Result<Cluster> {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use trefoil_world::clock;
 
-use super::test::{Setup, run_one};
+use super::setup::Setup;
+use super::test::run_one;
 use crate::checker::Valid;
 use crate::ledger::{self, Line, Outcomes, is_dirty};
 use crate::matrix::{self, Cell, Profile};

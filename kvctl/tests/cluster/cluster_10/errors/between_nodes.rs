@@ -25,7 +25,7 @@ use crate::scenario::{Scenario, beside_others};
 use crate::wait::until;
 
 /// Where the refusals stand.
-const REFUSALS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/cluster/identity.rs");
+const REFUSALS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/cluster/identity/judge.rs");
 
 /// Who tells the truth, and later lies.
 const SPEAKER: u64 = 3;
