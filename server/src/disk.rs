@@ -93,7 +93,7 @@ const VERIFY_BYTES_MAX: u64 = 2 << 30;
 /// # Errors
 /// See [`DiskError`].
 pub fn open(dir: &Path, name: &str, accept_loss: bool) -> Result<OpenDisk, DiskError> {
-    std::fs::create_dir_all(dir).map_err(io(dir))?;
+    make_directory(dir).map_err(io(dir))?;
     let lock = lock(dir)?;
     judge_marker(dir)?;
     let db = dir.join("db");
@@ -121,6 +121,18 @@ pub fn open(dir: &Path, name: &str, accept_loss: bool) -> Result<OpenDisk, DiskE
         mark.note_manifest(position, manifest).map_err(engine_error)?;
     }
     Ok(OpenDisk { engine: Arc::new(engine), mark, position, beginning, lock: Some(lock) })
+}
+
+/// Makes the directory and those above it that are missing, so that a power cut does not take their names away again.
+fn make_directory(dir: &Path) -> io::Result<()> {
+    let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let missing: Vec<&Path> = dir.ancestors().take_while(missing).collect();
+    std::fs::create_dir_all(dir)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// How many nodes founded the cluster of the directory `dir`; nothing when it is not of one yet, or not there.
