@@ -15,6 +15,11 @@ use crate::parameters::FaultParameters;
 const STARTS_APART_MS: u64 = 4_000;
 /// How long after its end a node is started again then.
 const RESTARTED_IN_MS: u64 = 300;
+/// No fault begins later than so long before the end: what is healed at once is met by nothing.
+const BEFORE_END_MS: u64 = 500;
+/// How long the first fault of a kind that something has to meet lasts at least: on a connection that is idle each side
+/// says something every second, by a clock that may be slow.
+const MET_IN_MS: u64 = 1_500;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,7 +140,8 @@ pub struct Planned {
     pub to_ms: u64,
 }
 
-/// The faults of a run of `nodes` nodes, by when they begin; the last one is healed by `end_ms`.
+/// The faults of a run of `nodes` nodes, by when they begin; the last one is healed by `end_ms`. One that could not come
+/// into force, since of the nodes that it is for none is as it must be then, is left out.
 pub fn schedule(parameters: &FaultParameters, nodes: usize, end_ms: u64, mut dice: Dice) -> Vec<Planned> {
     let mut planned = Vec::new();
     let mut from_ms = parameters.from_ms + dice.below(parameters.pause_ms);
@@ -144,15 +150,42 @@ pub fn schedule(parameters: &FaultParameters, nodes: usize, end_ms: u64, mut dic
     for by in once.into_iter().filter_map(replaces) {
         planned.extend(replacement(by, from_ms, dice.below(nodes as u64) as usize));
     }
-    while from_ms < end_ms && !kinds.is_empty() {
+    while from_ms + BEFORE_END_MS <= end_ms && !kinds.is_empty() {
         let kind = *dice.pick(&kinds);
         let effect = effect(kind, nodes, &mut dice);
-        let to_ms = (from_ms + 50 + dice.below(parameters.lasts_ms)).min(end_ms);
-        planned.push(Planned { kind, effect, from_ms, to_ms });
+        let lasts_ms = 50 + dice.below(parameters.lasts_ms);
+        if may_come_into_force(&effect, from_ms, &planned) {
+            let is_first = planned.iter().all(|before| before.kind != kind);
+            let least_ms = if is_first && has_to_be_met(&effect) { MET_IN_MS } else { 0 };
+            planned.push(Planned { kind, effect, from_ms, to_ms: (from_ms + lasts_ms.max(least_ms)).min(end_ms) });
+        }
         from_ms += 100 + dice.below(parameters.pause_ms);
     }
     planned.sort_by_key(|planned| planned.from_ms);
     planned
+}
+
+/// Whether a fault that begins then, after these, changes something about a node, or is where somebody speaks or writes.
+fn may_come_into_force(effect: &Effect, at_ms: u64, before: &[Planned]) -> bool {
+    // What ends at this moment is healed only after the new one was looked at.
+    let there = before.iter().filter(|planned| planned.from_ms <= at_ms && at_ms <= planned.to_ms);
+    let wanted = Wanted::of(there.map(|planned| &planned.effect));
+    let works = |node: &usize| !wanted.down.contains_key(node) && !wanted.still.contains(node);
+    match effect {
+        Effect::Down { nodes, how } => nodes.iter().any(|node| wanted.down.get(node) < Some(how)),
+        Effect::Still { node } | Effect::Jump { node, .. } => !wanted.down.contains_key(node),
+        Effect::Cut { ways } | Effect::Slow { ways, .. } => ways.iter().any(|(from, _)| works(&from.0)),
+        Effect::SlowDisk { node, .. } => works(node),
+        Effect::Replace { .. } => true,
+    }
+}
+
+/// Whether something has to meet the fault for it to be in force; others are when they begin.
+fn has_to_be_met(effect: &Effect) -> bool {
+    match effect {
+        Effect::Cut { .. } | Effect::Slow { .. } | Effect::SlowDisk { .. } => true,
+        Effect::Down { .. } | Effect::Still { .. } | Effect::Jump { .. } | Effect::Replace { .. } => false,
+    }
 }
 
 /// What takes the place of a node's directory in faults of this kind.
@@ -318,6 +351,55 @@ mod tests {
         let kinds: BTreeSet<Kind> = all(&Kind::ALL).iter().map(|planned| planned.kind).collect();
         assert_eq!(kinds, BTreeSet::from(Kind::ALL));
         assert!(all(&[Kind::Deaf]).iter().all(|planned| planned.kind == Kind::Deaf));
+    }
+
+    #[test]
+    fn what_could_not_come_into_force_is_left_out() {
+        let (from_ms, to_ms) = (1000, 2000);
+        let killed = Effect::Down { nodes: vec![0], how: Down::Killed };
+        let still = Effect::Still { node: 1 };
+        let before = [(Kind::Kill, killed.clone()), (Kind::Pause, still.clone())].map(|(kind, effect)| Planned {
+            kind,
+            effect,
+            from_ms,
+            to_ms,
+        });
+        let cut = |from, to| Effect::Cut { ways: vec![(HostId(from), HostId(to))] };
+        let slow_disk = |node| Effect::SlowDisk { node, by_ms: 100 };
+        for (effect, expected) in [
+            (killed, false),
+            (Effect::Down { nodes: vec![0], how: Down::Unpowered }, true),
+            (Effect::Down { nodes: vec![0, 1], how: Down::Killed }, true),
+            (Effect::Still { node: 0 }, false),
+            (still, true),
+            (Effect::Jump { node: 0, by_ms: 5 }, false),
+            (cut(0, 2), false),
+            (cut(1, 2), false),
+            (cut(2, 0), true),
+            (cut(NODES, 0), true),
+            (slow_disk(0), false),
+            (slow_disk(2), true),
+        ] {
+            for at_ms in [from_ms, to_ms] {
+                assert_eq!(may_come_into_force(&effect, at_ms, &before), expected, "{effect:?} at {at_ms}");
+            }
+            assert!(may_come_into_force(&effect, to_ms + 1, &before), "{effect:?}");
+        }
+    }
+
+    #[test]
+    fn faults_that_overlap_leave_each_other_something() {
+        let kinds = vec![Kind::Kill, Kind::WholePowerLoss, Kind::Pause, Kind::CutOneWay];
+        let parameters = FaultParameters { kinds, from_ms: 0, lasts_ms: 6_000, pause_ms: 500 };
+        for seed in 0..20 {
+            let planned = schedule(&parameters, NODES, 30_000, Dice::new(seed));
+            for (place, one) in planned.iter().enumerate() {
+                assert!(may_come_into_force(&one.effect, one.from_ms, &planned[..place]), "{one:?}");
+            }
+            let first = planned.iter().find(|planned| planned.kind == Kind::CutOneWay).expect("one at least");
+            assert!(first.to_ms - first.from_ms >= MET_IN_MS || first.to_ms == 30_000, "{first:?}");
+            assert!(planned.iter().all(|planned| planned.from_ms + BEFORE_END_MS <= 30_000), "{planned:?}");
+        }
     }
 
     #[test]

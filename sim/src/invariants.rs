@@ -2,13 +2,15 @@
 //!
 //! * The mark is never above what would be found after a loss of power.
 //! * A term has one leader.
-//! * What one replica has applied at an index, every replica of its partition applies there, for ever.
-//! * Within a life of a node no log loses, or has replaced, an entry that was applied anywhere.
+//! * What one replica has applied at an index, or knows to be committed, every other one has there too that has applied it
+//!   or knows so: for ever.
+//! * Within a life of a node no log loses, or has replaced, such an entry.
 //! * Within a life of a node no replica's applied index goes back, and it never passes the end of its log.
 //! * Within a life of a node no replica's vote goes back to an earlier term.
 //! * Within a life of a node it takes no other directory for a peer's, and no earlier start of it for its newest.
 //! * Replicas at the same applied index are in the same state: revision, content sum, log time, and the rest of what
 //!   the head says.
+//! * A replica holds what its head says: the content sum, counted anew from the rows now and then ([`recount`]).
 //!
 //! A disk is looked at when something was written since the last look.
 //!
@@ -20,13 +22,13 @@ use bytes::Bytes;
 use trefoil_causality::ReplicaId;
 use trefoil_placement::{NodeId, PartitionId};
 use trefoil_server::cluster::identity::{StorageId, decode_met};
-use trefoil_server::raft::types::{decode_applied, decode_log_id, decode_vote, term_of};
+use trefoil_server::raft::types::{decode_applied, decode_entry, decode_log_id, decode_vote, term_of};
 use trefoil_server::replica_record::ReplicaRecord;
 use trefoil_server::writer::stored_position;
 use trefoil_store::engine::memory::MemoryEngine;
 use trefoil_store::engine::{Family, Order, Read, Span, Visit};
 use trefoil_store::key::{self, StoreNumber};
-use trefoil_store::mvcc::Head;
+use trefoil_store::mvcc::{Content, Head, content_part_at};
 
 use crate::disk::Disk;
 use crate::probes::{Probes, Rare};
@@ -36,8 +38,8 @@ use crate::probes::{Probes, Rare};
 pub struct Invariants {
     /// Per partition and term.
     leaders: BTreeMap<(PartitionId, u64), ReplicaId>,
-    /// Per partition and index: the row of what was applied there.
-    applied: BTreeMap<(PartitionId, u64), Bytes>,
+    /// Per partition and index: the row of what was applied or known to be committed there.
+    settled: BTreeMap<(PartitionId, u64), Bytes>,
     /// Per partition and index: the head of a replica that had applied up to there.
     heads: BTreeMap<(PartitionId, u64), Head>,
     nodes: BTreeMap<usize, Life>,
@@ -53,6 +55,8 @@ struct Life {
     /// The writer's position, and how many batches were not synced: with each write one of them rises.
     written: (u64, usize),
     applied: BTreeMap<ReplicaId, (StoreNumber, u64)>,
+    /// Up to where replicas know their logs to be committed.
+    committed: BTreeMap<ReplicaId, u64>,
     terms: BTreeMap<ReplicaId, u64>,
     /// Per replica: the last entry of its log.
     last: BTreeMap<ReplicaId, (u64, Bytes)>,
@@ -71,6 +75,8 @@ struct Seen {
     /// Whom its vote went to.
     voted_for: Option<ReplicaId>,
     applied: Option<u64>,
+    /// Up to where its log is known to be committed, if the entry there is.
+    committed: Option<u64>,
     purged: Option<u64>,
     /// The last entry of its log.
     last: Option<(u64, Bytes)>,
@@ -136,7 +142,12 @@ impl Invariants {
         let life = self.nodes.entry(node).or_default();
         let switched = life.applied.get(&seen.replica).is_some_and(|(store, _)| *store != seen.store);
         self.probes.count(Rare::SnapshotReceived, u64::from(switched));
-        let own = life.applied.get(&seen.replica).map(|(_, applied)| *applied);
+        if switched {
+            let head = Head::load(engine, seen.store).map_err(|error| error.to_string())?;
+            self.probes.count(Rare::SnapshotCompacted, u64::from(head.floor.is_some()));
+        }
+        let applied = life.applied.get(&seen.replica).map(|(_, applied)| *applied);
+        let own = applied.max(life.committed.get(&seen.replica).copied());
         let before = match &seen.last {
             Some(last) => life.last.insert(seen.replica, last.clone()),
             None => life.last.remove(&seen.replica),
@@ -151,8 +162,9 @@ impl Invariants {
         Ok(())
     }
 
-    /// A log has lost its last entry, or has another one there: none that was applied may be among what is gone. A log is
-    /// cut from its end, so what this replica has itself applied stays if the newest of that does. `own`: up to where.
+    /// A log has lost its last entry, or has another one there: none that is settled may be among what is gone. A log is
+    /// cut from its end, so what this replica itself knows to be settled stays if the newest of that does. `own`: up to
+    /// where.
     fn check_truncated(
         &self,
         engine: &MemoryEngine,
@@ -160,14 +172,14 @@ impl Invariants {
         (last, entry): (u64, &Bytes),
         own: Option<u64>,
     ) -> Result<(), String> {
-        let applied = |index: u64| self.applied.get(&(seen.partition, index));
-        let lost = |index: u64| Err(format!("the log of {} has lost entry {index}, which was applied", seen.replica));
-        if applied(last) == Some(entry) {
+        let settled = |index: u64| self.settled.get(&(seen.partition, index));
+        let lost = |index: u64| Err(format!("the log of {} has lost entry {index}, which was settled", seen.replica));
+        if settled(last) == Some(entry) {
             return lost(last);
         }
         let Some(own) = own.filter(|own| Some(*own) > seen.purged) else { return Ok(()) };
         let now = get(engine, Family::Log, &key::log::entry(seen.replica, own))?;
-        if applied(own).is_none_or(|row| now.as_ref() == Some(row)) { Ok(()) } else { lost(own) }
+        if settled(own).is_none_or(|row| now.as_ref() == Some(row)) { Ok(()) } else { lost(own) }
     }
 
     fn check(&mut self, node: usize, engine: &MemoryEngine, seen: Seen) -> Result<(), String> {
@@ -182,6 +194,14 @@ impl Invariants {
         if before > seen.term {
             return Err(format!("the vote of {} went back from term {before} to {}", seen.replica, seen.term));
         }
+        if let Some(committed) = seen.committed {
+            let before = life.committed.get(&seen.replica).copied();
+            life.committed.insert(seen.replica, committed.max(before.unwrap_or(0)));
+            // After a start there is no need to go through all that is committed.
+            let first = before.map_or(committed, |before| before + 1);
+            self.check_entries(engine, &seen, first, committed, false)?;
+        }
+        let life = self.nodes.entry(node).or_default();
         let Some(applied) = seen.applied else { return Ok(()) };
         let before = life.applied.insert(seen.replica, (seen.store, applied));
         match before {
@@ -198,7 +218,8 @@ impl Invariants {
         self.check_head(engine, &seen, applied)
     }
 
-    /// Compares the entries `first..=last`, which this replica has applied, with what others have applied there.
+    /// Compares the entries `first..=last`, which are settled here, with what is settled there elsewhere. `complete`: this
+    /// replica has applied them from its log.
     fn check_entries(
         &mut self,
         engine: &MemoryEngine,
@@ -214,9 +235,9 @@ impl Invariants {
                 }
                 continue;
             };
-            let known = self.applied.entry((seen.partition, index)).or_insert_with(|| row.clone());
+            let known = self.settled.entry((seen.partition, index)).or_insert_with(|| row.clone());
             if *known != row {
-                return Err(format!("{} has applied another entry at {index} than others", seen.replica));
+                return Err(format!("{} has settled on another entry at {index} than others", seen.replica));
             }
         }
         Ok(())
@@ -249,6 +270,23 @@ impl Life {
         }
         Ok(())
     }
+}
+
+/// Counts anew what each replica of a node holds.
+///
+/// # Errors
+/// It is not what the replica's head says.
+pub fn recount(disk: &Disk) -> Result<(), String> {
+    let engine = disk.engine();
+    for Seen { replica, store, .. } in replicas(engine)? {
+        let head = Head::load(engine, store).map_err(|error| error.to_string())?;
+        let counted = content_part_at(engine, store, &head, head.revision, &Bytes::new(), usize::MAX);
+        let counted = counted.map_err(|error| error.to_string())?.map_err(|refusal| refusal.to_string())?.0;
+        if counted != (Content { keys: head.keys, sum: head.sum }) {
+            return Err(format!("{replica} holds {counted:?}, and its head says {head:?}"));
+        }
+    }
+    Ok(())
 }
 
 fn check_mark(disk: &Disk) -> Result<(), String> {
@@ -298,9 +336,20 @@ fn see(engine: &MemoryEngine, replica: ReplicaId, record: ReplicaRecord) -> Resu
         voted_for: vote.as_ref().map(|vote| vote.leader_id().voted_for),
         leader: vote.filter(|vote| vote.is_committed()).map(|vote| vote.leader_id().voted_for),
         applied: applied.map(|applied| applied.index()),
+        committed: committed(engine, replica)?,
         purged: purged.map(|purged| purged.index()),
         last: last_entry(engine, replica)?,
     })
+}
+
+/// Up to where the log is known to be committed. `None` also when the entry there is not the one that is meant: the log may
+/// have yet to be mended, or begin behind it.
+fn committed(engine: &MemoryEngine, replica: ReplicaId) -> Result<Option<u64>, String> {
+    let committed = get(engine, Family::Log, &key::log::committed(replica))?.map(decode_log_id).transpose();
+    let Some(committed) = committed.map_err(|malformed| malformed.to_string())? else { return Ok(None) };
+    let Some(row) = get(engine, Family::Log, &key::log::entry(replica, committed.index()))? else { return Ok(None) };
+    let entry = decode_entry(committed.index(), row).map_err(|malformed| malformed.to_string())?;
+    Ok((term_of(&entry.log_id) == term_of(&committed)).then_some(committed.index()))
 }
 
 fn last_entry(engine: &MemoryEngine, replica: ReplicaId) -> Result<Option<(u64, Bytes)>, String> {

@@ -61,6 +61,8 @@ impl Line {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     pub seeds: BTreeSet<u64>,
+    /// Those of them that were unknown.
+    pub unknown: BTreeSet<u64>,
     /// Those of them that were red, and nobody has said why.
     pub open: BTreeSet<u64>,
 }
@@ -70,6 +72,7 @@ pub fn done(lines: &[Line], commit: &str) -> Done {
     let mut done = Done::default();
     for line in lines.iter().filter(|line| line.commit == commit && !is_dirty(commit)) {
         done.seeds.extend(line.green_seeds().chain(line.unknown.iter().copied()).chain(line.red.iter().copied()));
+        done.unknown.extend(&line.unknown);
         done.open.extend(line.open());
     }
     done

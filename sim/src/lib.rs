@@ -8,9 +8,9 @@
 //! The modules, in the order to read them: [`parameters`] makes a run of a seed; [`network`], [`disk`] and [`machine`]
 //! are the world, and [`system`] is what libraries see that do not ask it; [`cluster`] has nodes in it; [`faults`] plans
 //! and [`nemesis`] acts; [`clients`] ask and [`liveness`] asks last, some by [`direct`]; [`invariants`], the chaos
-//! harness's checkers, [`session`] and [`folders`] judge; [`trace`] tells two runs apart, and [`probes`] what rare states
-//! they reach. [`profiles`] are runs in which a planted bug comes to light. [`shrink`] makes red runs smaller, and
-//! [`ledger`] keeps what many came to.
+//! harness's checkers, [`session`], [`folders`] and [`compaction`] judge; [`trace`] tells two runs apart, and [`probes`]
+//! what rare states they reach. [`profiles`] are runs in which a planted bug comes to light. [`shrink`] makes red runs
+//! smaller, and [`ledger`] keeps what many came to.
 //!
 //! Invariants:
 //!
@@ -21,6 +21,7 @@
 
 pub mod clients;
 pub mod cluster;
+pub mod compaction;
 pub mod direct;
 pub mod disk;
 pub mod faults;
@@ -56,6 +57,7 @@ use trefoil_world::task;
 
 use crate::clients::{Asking, Book, Load};
 use crate::cluster::Cluster;
+use crate::compaction::Compaction;
 use crate::folders::Folders;
 use crate::invariants::Invariants;
 use crate::liveness::{CONVERGED_IN, Converged};
@@ -72,6 +74,8 @@ const ENDED_IN: Duration = Duration::from_secs(15);
 /// How long after the last fault the load goes on at most when it has shown too little, and how often that is asked.
 const LONGER_MAX_MS: u64 = 20_000;
 const LONGER_STEP_MS: u64 = 100;
+/// How often what replicas hold is counted anew.
+const RECOUNTED_EVERY_MS: u64 = 5_000;
 
 /// A bug that is there on purpose, to show that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,8 @@ pub struct Report {
     pub operations: BTreeMap<String, [u64; 3]>,
     /// How often each kind of fault was in force.
     pub faults: BTreeMap<String, u64>,
+    /// Kinds of faults that have begun and were never in force.
+    pub in_vain: Vec<String>,
     /// How often rare states were reached.
     pub rare: Probes,
     pub connections: u64,
@@ -125,6 +131,7 @@ struct Run<W: Workload> {
     book: Book<W::Call, W::Reply>,
     session: Option<Watched>,
     folders: Option<Folders>,
+    compaction: Option<Compaction>,
     trace: Trace,
     /// Invariants that do not hold: with the first one the run is over.
     violations: Vec<String>,
@@ -144,6 +151,7 @@ impl<W: Workload + Default> Run<W> {
             book: book(trace.clone()),
             session: None,
             folders: None,
+            compaction: None,
             trace,
             violations: Vec::new(),
             probes: Probes::default(),
@@ -184,19 +192,24 @@ impl<W: Workload + Default> Run<W> {
     /// What those found who watch beside the load.
     fn watchers(&self) -> Vec<Verdict> {
         let session = self.session.iter().map(Watched::verdict);
-        session.chain(self.folders.iter().map(Folders::verdict)).collect()
+        let folders = self.folders.iter().map(Folders::verdict);
+        session.chain(folders).chain(self.compaction.iter().map(Compaction::verdict)).collect()
     }
 
     /// Starts all nodes and the load.
     fn begin(&mut self) -> (Load<W>, Asking<W>) {
         (0..self.cluster.size()).for_each(|node| self.cluster.start(node));
-        let Run { parameters, cluster, book, session, folders, .. } = self;
+        let Run { parameters, cluster, book, session, folders, compaction, .. } = self;
         let endpoints = cluster.endpoints();
         *session = parameters.session.as_ref().map(|how| {
             cluster.clients.run(async { Watched::start(how, &endpoints, dice(parameters.seed, Part::Session)) })
         });
         *folders = parameters.folders.as_ref().map(|how| {
             cluster.clients.run(async { Folders::start(how, &endpoints, dice(parameters.seed, Part::Folders).split()) })
+        });
+        *compaction = parameters.compaction.as_ref().map(|how| {
+            let dice = dice(parameters.seed, Part::Compaction).split();
+            cluster.clients.run(async { Compaction::start(how, &endpoints, dice) })
         });
         let mut choices = dice(parameters.seed, Part::Load);
         let begun = async {
@@ -216,6 +229,9 @@ impl<W: Workload + Default> Run<W> {
     /// Lets a millisecond pass, and looks whether all is as it must be.
     fn step(&mut self) {
         self.cluster.step();
+        if self.cluster.now_ms().is_multiple_of(RECOUNTED_EVERY_MS) {
+            self.recount();
+        }
         for node in 0..self.cluster.size() {
             // A loss of power takes un-synced applies: its disk is looked at again in the node's next life.
             if !self.cluster.runs(node) || self.parameters.blind {
@@ -233,6 +249,19 @@ impl<W: Workload + Default> Run<W> {
         }
     }
 
+    /// Looks whether the nodes that run hold what they say.
+    fn recount(&mut self) {
+        if self.parameters.blind {
+            return;
+        }
+        let running = (0..self.cluster.size()).filter(|node| self.cluster.runs(*node));
+        let found = running.map(|node| invariants::recount(self.cluster.disk(node).0).map_err(|why| (node, why)));
+        for (node, why) in found.filter_map(Result::err) {
+            self.trace.line(self.cluster.now_ms(), format_args!("violated: n{}: {why}", node + 1));
+            self.violations.push(format!("n{}: {why}", node + 1));
+        }
+    }
+
     fn is_broken(&self) -> bool {
         !self.violations.is_empty() || !self.cluster.broken().is_empty()
     }
@@ -243,6 +272,7 @@ impl<W: Workload + Default> Run<W> {
         const CHECKER: &str = "liveness";
         self.session.iter().for_each(Watched::stop);
         self.folders.iter().for_each(Folders::stop);
+        self.compaction.iter().for_each(Compaction::stop);
         let (endpoints, outcasts) = (self.cluster.endpoints(), self.cluster.outcasts());
         let within = CONVERGED_IN - Duration::from_millis(self.cluster.now_ms() - healed_ms);
         let start = future::lazy(|_| task::spawn(liveness::converge(load, asking, endpoints, outcasts, within)));
@@ -258,8 +288,10 @@ impl<W: Workload + Default> Run<W> {
             return Verdict::invalid(CHECKER, vec!["a call has passed its deadline".into()]);
         }
         match self.cluster.clients.run(converging) {
-            Ok(Ok(Converged { forwards, out })) => {
+            Ok(Ok(Converged { forwards, compactions, out })) => {
+                self.recount();
                 self.probes.count(Rare::Forward, forwards);
+                self.probes.count(Rare::Compacted, compactions);
                 self.probes.count(Rare::StayedOut, out);
                 Verdict::valid(CHECKER)
             }
@@ -281,11 +313,13 @@ impl<W: Workload + Default> Run<W> {
             self.probes.count(Rare::SessionLeaderChange, self.invariants.probes().times(Rare::LeaderChange));
         }
         let counts = coverage::counted::<W>(&operations);
+        let mut gates = coverage::successes::<W>(&operations, Floor::SEED);
+        gates.extend(self.nemesis.gates());
         let mut verdicts = vec![
             coverage::nothing_found("invariants", &self.violations),
             coverage::nothing_found("nodes", self.cluster.broken()),
             converged,
-            coverage::verdict(&coverage::successes::<W>(&operations, Floor::SEED)),
+            coverage::verdict(&gates),
         ];
         verdicts.extend(W::check(&operations));
         verdicts.extend(self.watchers());
@@ -301,6 +335,7 @@ impl<W: Workload + Default> Run<W> {
             simulated_ms: self.cluster.now_ms(),
             operations: counts,
             faults: in_force.collect(),
+            in_vain: self.nemesis.in_vain().into_iter().map(|kind| kind.name().to_owned()).collect(),
             rare: self.probes,
             connections: self.cluster.network.carried().connections,
             trace_lines: self.trace.count(),

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use trefoil_client::{Client, Digest, NodeId, PartitionId, Revision};
+use trefoil_client::{Client, Digest, NodeId, NodeStatus, PartitionId, Revision};
 use trefoil_jepsen::coverage::LAST_PROCESS;
 use trefoil_jepsen::workload::Workload;
 use trefoil_proto::v1;
@@ -37,6 +37,8 @@ const STRANGER: &str = "came back with another directory";
 pub struct Converged {
     /// Requests that nodes have forwarded since they were started.
     pub forwards: u64,
+    /// Compactions that their replicas have applied since then.
+    pub compactions: u64,
     /// Nodes that stay out.
     pub out: u64,
 }
@@ -59,7 +61,11 @@ pub async fn converge<W: Workload + Default>(
     let client = connect(&endpoints, until).await?;
     for (place, endpoint) in endpoints.iter().enumerate() {
         match outcasts.contains(&place) {
-            false => converged.forwards += ready(&client, endpoint, &outcasts, until).await?,
+            false => {
+                let status = ready(&client, endpoint, &outcasts, until).await?;
+                converged.forwards += status.forwards;
+                converged.compactions += status.replicas.iter().map(|replica| replica.compactions).sum::<u64>();
+            }
             true => {
                 stays_out(&client, endpoint, until).await?;
                 converged.out += 1;
@@ -89,13 +95,18 @@ async fn connect(endpoints: &[String], until: clock::Instant) -> Result<Client, 
     }
 }
 
-/// Gives how many requests the node has forwarded.
-async fn ready(client: &Client, endpoint: &str, outcasts: &[usize], until: clock::Instant) -> Result<u64, String> {
+/// Gives how the node is once it is ready.
+async fn ready(
+    client: &Client,
+    endpoint: &str,
+    outcasts: &[usize],
+    until: clock::Instant,
+) -> Result<NodeStatus, String> {
     let expected = |alarm: &String| !outcasts.is_empty() && alarm.contains(STRANGER);
     loop {
         let asked = client.status_at(endpoint).map_err(|error| error.to_string())?;
         let why = match asked.timeout(CALL_TIMEOUT).send().await {
-            Ok(status) if status.ready && status.alarms.iter().all(expected) => return Ok(status.forwards),
+            Ok(status) if status.ready && status.alarms.iter().all(expected) => return Ok(status),
             Ok(status) if status.ready => format!("{endpoint} raises an alarm: {}", status.alarms.join("; ")),
             Ok(status) => format!("{endpoint} is not ready: {}", status.waiting_for),
             Err(error) => format!("{endpoint} does not say how it is: {error}"),

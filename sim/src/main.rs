@@ -1,8 +1,8 @@
 //! `sim`: runs one seed, or many in a process each, makes a red one smaller, or asks whether a ledger shows enough.
 //!
 //! Exit codes: 0 green, 1 red, 2 a seed that proves too little, 254 bad arguments, 255 the program itself failed. Of
-//! many seeds: 1 when one is red, else 0. Of shrinking: 1 when the seed is red, else 0. Of a ledger: 1 when something is
-//! missed, else 0.
+//! many seeds: 1 when one is red, else 2 when more than one in twenty is unknown, else 0. Of shrinking: 1 when the seed is
+//! red, else 0. Of a ledger: 1 when something is missed, else 2 when more than one in twenty seeds is unknown, else 0.
 
 mod command;
 

@@ -1,14 +1,19 @@
 //! Brings the planned faults about, heals them, and counts those that were seen in force.
 //!
 //! A fault on nodes is in force when it changed something about one of them; one on links when a packet met it; a slow
-//! disk when something was written to it meanwhile. A fault nobody met proves nothing and is not counted.
+//! disk when something was written to it meanwhile. A fault nobody met proves nothing and is not counted. A run in which
+//! the faults that have begun were not in force shows too little ([`Nemesis::gates`]).
 
 use std::collections::BTreeMap;
 
+use trefoil_jepsen::coverage::Gate;
 use trefoil_jepsen::history::FaultPhase;
 
 use crate::cluster::Cluster;
 use crate::faults::{Down, Effect, Kind, Planned, Wanted};
+
+/// How often faults of one kind may begin before one of them must have been in force.
+const IN_VAIN_MAX: u64 = 1;
 
 /// A fault's step, for the history: its name, what became of it, and the details.
 pub type Noted = (Kind, FaultPhase, String);
@@ -19,6 +24,8 @@ pub struct Nemesis {
     to_come: Vec<Planned>,
     active: Vec<Active>,
     wanted: Wanted,
+    /// How often faults of each kind have begun.
+    begun: BTreeMap<Kind, u64>,
     /// How often each kind was in force.
     in_force: BTreeMap<Kind, u64>,
     /// Nodes that run and whose wall clocks have jumped since somebody asked.
@@ -36,13 +43,30 @@ impl Nemesis {
     /// `planned` is by when the faults begin.
     pub fn new(mut planned: Vec<Planned>) -> Nemesis {
         planned.reverse();
-        let in_force = BTreeMap::new();
-        Nemesis { to_come: planned, active: Vec::new(), wanted: Wanted::default(), in_force, jumped: Vec::new() }
+        Nemesis {
+            to_come: planned,
+            active: Vec::new(),
+            wanted: Wanted::default(),
+            begun: BTreeMap::new(),
+            in_force: BTreeMap::new(),
+            jumped: Vec::new(),
+        }
     }
 
     /// How often each kind of fault was in force.
     pub fn in_force(&self) -> &BTreeMap<Kind, u64> {
         &self.in_force
+    }
+
+    /// The kinds of faults that have begun and were never in force.
+    pub fn in_vain(&self) -> Vec<Kind> {
+        self.begun.keys().copied().filter(|kind| !self.in_force.contains_key(kind)).collect()
+    }
+
+    /// What must have been in force for the run to prove anything: of the kinds that have begun one, and each of those that
+    /// have begun more than once.
+    pub fn gates(&self) -> Vec<Gate> {
+        gates(&self.begun, &self.in_force)
     }
 
     /// The nodes whose wall clocks have jumped since the last call, while they ran.
@@ -75,6 +99,7 @@ impl Nemesis {
     }
 
     fn begin(&mut self, cluster: &mut Cluster, planned: Planned) -> Vec<Noted> {
+        *self.begun.entry(planned.kind).or_default() += 1;
         let seen = changes(&planned.effect, cluster);
         let touched = touched(&planned.effect, cluster);
         if let Effect::Jump { node, by_ms } = planned.effect {
@@ -138,6 +163,19 @@ impl Nemesis {
     }
 }
 
+fn gates(begun: &BTreeMap<Kind, u64>, in_force: &BTreeMap<Kind, u64>) -> Vec<Gate> {
+    let seen = |kind: &Kind| in_force.get(kind).copied().unwrap_or(0);
+    let gate = |name: String, seen: u64| Gate { name, wanted: 1, seen };
+    let any: u64 = begun.keys().map(seen).sum();
+    let mut gates = Vec::new();
+    if !begun.is_empty() {
+        gates.push(gate("a fault in force".to_owned(), any));
+    }
+    let often = begun.iter().filter(|(_, times)| **times > IN_VAIN_MAX);
+    gates.extend(often.map(|(kind, _)| gate(format!("{kind} in force"), seen(kind))));
+    gates
+}
+
 /// Whether the fault's beginning changes something about a node.
 fn changes(effect: &Effect, cluster: &Cluster) -> bool {
     match effect {
@@ -156,5 +194,30 @@ fn touched(effect: &Effect, cluster: &Cluster) -> u64 {
         // A malformed position is for the invariants to find.
         Effect::SlowDisk { node, .. } => cluster.disk(*node).0.position().unwrap_or(0),
         Effect::Down { .. } | Effect::Still { .. } | Effect::Jump { .. } | Effect::Replace { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_that_were_not_in_force_are_missed() {
+        /// What has begun and what was in force, each how often, and which gates are not met.
+        type Case = (&'static [(Kind, u64)], &'static [(Kind, u64)], &'static [&'static str]);
+        let cases: [Case; 6] = [
+            (&[], &[], &[]),
+            (&[(Kind::Kill, 1)], &[(Kind::Kill, 1)], &[]),
+            (&[(Kind::Kill, 1)], &[], &["a fault in force"]),
+            (&[(Kind::Kill, 3), (Kind::Slow, 1)], &[(Kind::Kill, 1)], &[]),
+            (&[(Kind::Kill, 1), (Kind::Slow, 2)], &[(Kind::Kill, 1)], &["slow in force"]),
+            (&[(Kind::Slow, 2)], &[], &["a fault in force", "slow in force"]),
+        ];
+        let kinds = |list: &[(Kind, u64)]| list.iter().copied().collect::<BTreeMap<Kind, u64>>();
+        for (begun, in_force, expected) in cases {
+            let gates = gates(&kinds(begun), &kinds(in_force));
+            let missed: Vec<&str> = gates.iter().filter(|gate| !gate.is_met()).map(|gate| gate.name.as_str()).collect();
+            assert_eq!(missed, expected, "{begun:?}, {in_force:?}");
+        }
     }
 }

@@ -20,6 +20,7 @@
 //! * A side reads exactly what the other one wrote, in that order, up to some point.
 //! * A side has at most [`WINDOW_BYTES`] on the way that the other one has not read.
 //! * A machine without power says nothing, not even that a connection has ended.
+//! * Nothing is kept of a dial that was given up, neither at a cut link nor for when its patience ends.
 //!
 //! Left out: bandwidth, datagrams, and refusals that real systems make in silence.
 
@@ -192,7 +193,7 @@ impl Network {
         state.unpowered.insert(host);
         let mine = state.sockets.iter().filter(|(_, socket)| socket.me.host == host);
         let ids: Vec<SocketId> = mine.map(|(id, _)| *id).collect();
-        let gone: Vec<Socket> = ids.iter().filter_map(|id| state.sockets.remove(id)).collect();
+        let gone: Vec<Socket> = ids.iter().filter_map(|id| state.forget(*id)).collect();
         state.backlogs.retain(|(at, _), _| *at != host);
         drop(state);
         drop(gone);
@@ -247,7 +248,10 @@ impl Network {
         state.say(me.socket, Segment::Open { port });
         let patience = Packet { from: me, to: me, place: 0, segment: Segment::GiveUp };
         let given_up_ms = state.now_ms + DIAL_MAX_MS;
-        state.put(given_up_ms, patience);
+        let patience = state.put(given_up_ms, patience);
+        if let Some(socket) = state.sockets.get_mut(&me.socket) {
+            socket.patience = Some(patience);
+        }
         SocketStream::new(self.clone(), me.socket)
     }
 
@@ -317,9 +321,12 @@ impl State {
         self.put(due_ms, packet);
     }
 
-    fn put(&mut self, due_ms: u64, packet: Packet) {
+    /// Gives its place among those that are on their way.
+    fn put(&mut self, due_ms: u64, packet: Packet) -> (u64, u64) {
         self.carried.packets += 1;
-        self.flying.insert((due_ms, self.carried.packets), packet);
+        let place = (due_ms, self.carried.packets);
+        self.flying.insert(place, packet);
+        place
     }
 
     fn delay_ms(&mut self, way: Way) -> u64 {
@@ -341,7 +348,10 @@ impl State {
         let way = (packet.from.host, packet.to.host);
         if let Some(link) = self.links.get_mut(&way).filter(|link| link.trouble.cut) {
             link.touched += 1;
-            link.held.push(packet);
+            let given_up = packet.opens() && !self.sockets.contains_key(&packet.from.socket);
+            if !given_up {
+                link.held.push(packet);
+            }
             return;
         }
         if self.unpowered.contains(&packet.to.host) {
@@ -389,7 +399,19 @@ impl State {
         if self.sockets.get(&id)?.may_speak() {
             self.say(id, Segment::Fin);
         }
-        self.sockets.remove(&id)
+        self.forget(id)
+    }
+
+    /// A side is gone, and with it what is kept of its dial.
+    fn forget(&mut self, id: SocketId) -> Option<Socket> {
+        let socket = self.sockets.remove(&id)?;
+        if let Some(patience) = socket.patience {
+            self.flying.remove(&patience);
+        }
+        if let Some(link) = self.links.get_mut(&(socket.me.host, socket.peer.host)) {
+            link.held.retain(|packet| packet.from != socket.me || !packet.opens());
+        }
+        Some(socket)
     }
 
     /// A link is joined again: decides for each connection it has held whether that goes on.

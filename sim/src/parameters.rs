@@ -38,6 +38,8 @@ pub struct Parameters {
     pub session: Option<SessionParameters>,
     /// Whether folders are kept as well, and how.
     pub folders: Option<FolderParameters>,
+    /// Whether history is compacted as well, and how.
+    pub compaction: Option<CompactionParameters>,
     /// Nobody looks at the disks: what clients saw must tell.
     pub blind: bool,
     /// The load and the faults end after so much simulated time.
@@ -91,6 +93,13 @@ pub struct FolderParameters {
     pub pause_ms: u64,
 }
 
+/// How history is compacted: how often the client asks that does it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompactionParameters {
+    /// The longest pause between two of its requests.
+    pub pause_ms: u64,
+}
+
 /// Settings of the nodes, each at or near the least it may be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LimitParameters {
@@ -132,6 +141,7 @@ pub enum Part {
     Folders,
     Limits,
     SlowDisks,
+    Compaction,
 }
 
 /// The choices of one part of a seed's run.
@@ -167,6 +177,7 @@ impl Parameters {
             faults: with_slow_disks(faults(&mut dice), seed),
             session: None,
             folders: folders(seed),
+            compaction: compaction(seed),
             blind: false,
             safety_ms: 15_000 + dice.below(20_000),
         };
@@ -206,6 +217,11 @@ fn session(of_seed: &Parameters) -> Option<SessionParameters> {
 fn folders(seed: u64) -> Option<FolderParameters> {
     let mut dice = dice(seed, Part::Folders);
     one_in(&mut dice, 3).then(|| FolderParameters { owners: 2, pause_ms: *dice.pick(&[100, 200, 400]) })
+}
+
+fn compaction(seed: u64) -> Option<CompactionParameters> {
+    let mut dice = dice(seed, Part::Compaction);
+    one_in(&mut dice, 3).then(|| CompactionParameters { pause_ms: *dice.pick(&[50, 100, 200]) })
 }
 
 fn limits(seed: u64) -> Option<LimitParameters> {
@@ -307,6 +323,7 @@ mod tests {
             Part::Folders,
             Part::Limits,
             Part::SlowDisks,
+            Part::Compaction,
         ];
         let first: BTreeSet<u64> = parts.into_iter().map(|part| dice(7, part).roll()).collect();
         assert_eq!(first.len(), parts.len(), "parts choose for themselves");
@@ -326,6 +343,7 @@ mod tests {
         let watched: Vec<&Parameters> = runs.iter().filter(|run| run.session.is_some()).collect();
         assert!(!watched.is_empty() && watched.iter().all(|run| run.clocks_are_right()));
         assert!(runs.iter().any(|run| run.folders.is_some()) && runs.iter().any(|run| run.limits.is_some()));
+        assert!(runs.iter().any(|run| run.compaction.is_some() && run.folders.is_some() && run.session.is_some()));
     }
 
     #[test]

@@ -39,10 +39,14 @@ pub enum Rare {
     SessionLeaderChange,
     /// A read with a context was answered by another node than the one that had given the context.
     ContextElsewhere,
+    /// A node compacted history: those that nodes say of their last lives.
+    Compacted,
+    /// A replica took a snapshot of compacted history.
+    SnapshotCompacted,
 }
 
 impl Rare {
-    pub const ALL: [Rare; 13] = [
+    pub const ALL: [Rare; 15] = [
         Rare::LeaderChange,
         Rare::RivalCandidates,
         Rare::SnapshotReceived,
@@ -56,6 +60,8 @@ impl Rare {
         Rare::WholeClusterDown,
         Rare::SessionLeaderChange,
         Rare::ContextElsewhere,
+        Rare::Compacted,
+        Rare::SnapshotCompacted,
     ];
 
     /// As summaries have it.
@@ -74,6 +80,8 @@ impl Rare {
             Rare::WholeClusterDown => "whole-cluster-down",
             Rare::SessionLeaderChange => "session-leader-change",
             Rare::ContextElsewhere => "context-elsewhere",
+            Rare::Compacted => "compacted",
+            Rare::SnapshotCompacted => "snapshot-compacted",
         }
     }
 }

@@ -142,6 +142,7 @@ pub fn provoking(bug: Bug, seed: u64) -> Parameters {
         },
         session: profile.session.then_some(SESSION),
         folders: None,
+        compaction: None,
         blind: profile.blind,
         safety_ms: SAFETY_MS,
     }

@@ -60,6 +60,9 @@ pub struct Args {
     /// Leave out faults and time as long as the seed stays red, in processes of their own
     #[arg(long, requires = "seed", conflicts_with_all = ["only_faults", "safety_ms", "trace", "log"])]
     pub shrink: bool,
+    /// Leave red seeds as they are: else the first three of them are made smaller
+    #[arg(long, conflicts_with_all = ["seed", "check_ledger"])]
+    pub no_shrink: bool,
     /// Runs that shrinking may take
     #[arg(long, default_value_t = 60, requires = "shrink")]
     pub runs: usize,

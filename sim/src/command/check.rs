@@ -7,7 +7,7 @@ use trefoil_sim::ledger;
 use trefoil_sim::ledger::tally::Tally;
 
 use super::arguments::Args;
-use super::{GREEN, RED};
+use super::{GREEN, RED, UNKNOWN};
 
 /// Prints what the ledger comes to, and what it misses.
 ///
@@ -19,5 +19,11 @@ pub fn run(path: &Path, args: &Args) -> io::Result<u8> {
     println!("{}: {tally}", path.display());
     let missed = tally.missed(&promised);
     missed.iter().for_each(|missed| println!("missed: {missed}"));
-    Ok(if missed.is_empty() { GREEN } else { RED })
+    let too_many_unknown = tally.too_many_unknown();
+    too_many_unknown.iter().for_each(|why| println!("{why}"));
+    Ok(match (missed.is_empty(), too_many_unknown) {
+        (false, _) => RED,
+        (true, Some(_)) => UNKNOWN,
+        (true, None) => GREEN,
+    })
 }

@@ -1,6 +1,6 @@
 //! Many seeds, a process each, and what came of them together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process::Output;
 
@@ -10,16 +10,18 @@ use trefoil_jepsen::ledger::{commit, is_dirty};
 use trefoil_jepsen::wall::Wall;
 use trefoil_jepsen::workload::Name;
 use trefoil_sim::Report;
-use trefoil_sim::ledger::{self, Done, Line};
+use trefoil_sim::ledger::{self, Done, Line, tally};
 use trefoil_sim::probes::{Probes, Rare};
 use trefoil_sim::shrink::Narrowing;
 use trefoil_world::clock;
 
 use super::arguments::Args;
-use super::{GREEN, RED, REPORT, child};
+use super::{GREEN, RED, REPORT, UNKNOWN, child, smaller};
 
 /// Seeds of a line of the ledger: what a call that is broken off may lose.
 const STRETCH: usize = 200;
+/// Red seeds that are made smaller at once.
+const SHRUNK_MAX: usize = 3;
 /// Lines of a failing seed's output that are shown.
 const SHOWN_LINES: usize = 30;
 
@@ -32,7 +34,8 @@ pub fn run(seeds: u64, args: &Args) -> io::Result<u8> {
     let commit = args.ledger.as_ref().map(|_| commit_of(args)).transpose()?;
     let seeds = args.from..args.from.saturating_add(seeds);
     let done = done(args, commit.as_deref())?;
-    let known = seeds.clone().filter(|seed| done.seeds.contains(seed)).count();
+    let in_range = |list: &BTreeSet<u64>| list.range(seeds.clone()).count() as u64;
+    let (known, known_unknown) = (in_range(&done.seeds), in_range(&done.unknown));
     let open: Vec<u64> = seeds.clone().filter(|seed| done.open.contains(seed)).collect();
     if known > 0 {
         println!("{known} seeds stand in the ledger already, of which are red and unexplained: {open:?}");
@@ -41,7 +44,19 @@ pub fn run(seeds: u64, args: &Args) -> io::Result<u8> {
     let left = seeds.filter(|seed| !done.seeds.contains(seed));
     let sum = child::runtime()?.block_on(run_all(left, args, commit.as_deref()))?;
     sum.print(began.elapsed().as_secs_f64() / 3600.0);
-    Ok(if sum.red.is_empty() && open.is_empty() { GREEN } else { RED })
+    if !args.no_shrink {
+        for seed in sum.ended_red.iter().take(SHRUNK_MAX) {
+            smaller::run(*seed, args)?;
+        }
+    }
+    let unknown = sum.unknown.len() as u64 + known_unknown;
+    let too_many_unknown = tally::too_many_unknown(unknown, sum.seeds() as u64 + known);
+    too_many_unknown.iter().for_each(|why| println!("{why}"));
+    Ok(match (sum.red.is_empty() && open.is_empty(), too_many_unknown) {
+        (false, _) => RED,
+        (true, Some(_)) => UNKNOWN,
+        (true, None) => GREEN,
+    })
 }
 
 /// What the lines of the ledger name.
@@ -74,6 +89,7 @@ async fn run_all(seeds: impl Iterator<Item = u64>, args: &Args, commit: Option<&
         let report = output.as_ref().and_then(child::report);
         if report.as_ref().is_none_or(|report| report.valid == Valid::False) {
             show_red(seed, output.as_ref(), args);
+            sum.ended_red.extend(output.is_some().then_some(seed));
         }
         sum.add(seed, report.as_ref());
         stretch.sum.add(seed, report.as_ref());
@@ -124,10 +140,14 @@ struct Sum {
     /// With what they show too little of.
     unknown: BTreeMap<u64, String>,
     red: Vec<u64>,
+    /// Those of the red ones that came to an end by themselves.
+    ended_red: Vec<u64>,
     simulated_ms: u64,
     operations: u64,
     workloads: BTreeMap<Name, u64>,
     faults: BTreeMap<String, u64>,
+    /// Of how many seeds a kind of fault has begun and was never in force.
+    in_vain: BTreeMap<String, u64>,
     rare: Probes,
 }
 
@@ -144,6 +164,9 @@ impl Sum {
         self.operations += report.operations.values().flatten().sum::<u64>();
         for (fault, times) in &report.faults {
             *self.faults.entry(fault.clone()).or_default() += times;
+        }
+        for fault in &report.in_vain {
+            *self.in_vain.entry(fault.clone()).or_default() += 1;
         }
         self.rare.add(&report.rare);
     }
@@ -174,6 +197,9 @@ impl Sum {
         }
         for (fault, times) in &self.faults {
             println!("{fault:>21}: {times} times in force");
+        }
+        for (fault, seeds) in &self.in_vain {
+            println!("{fault:>21}: never in force in {seeds} seeds that had it");
         }
         for rare in Rare::ALL.into_iter().filter(|rare| self.rare.times(*rare) > 0) {
             println!("{rare:>21}: {} times reached", self.rare.times(rare));

@@ -71,6 +71,9 @@ fn print(report: &Report) {
     for (fault, times) in &report.faults {
         println!("{fault:>12}: {times} times in force");
     }
+    for fault in &report.in_vain {
+        println!("{fault:>12}: never in force");
+    }
     for (rare, times) in Rare::ALL.map(|rare| (rare, report.rare.times(rare))) {
         println!("{rare:>21}: {times} times reached");
     }

@@ -34,6 +34,8 @@ pub fn run(seed: u64, args: &Args) -> io::Result<u8> {
     }
     let words = [args.passed_on(), smallest.arguments()].concat().join(" ");
     println!("smallest after {tried} runs: sim --seed {seed} {words}");
+    println!("a line for sim/seeds.txt:");
+    println!("--seed {seed} {words}    # red by {checker}");
     Ok(RED)
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trefoil_causality::Revision;
 use trefoil_placement::Mode;
-use trefoil_server::raft::types::{Membership, encode_applied, encode_vote, log_id, vote};
+use trefoil_server::raft::types::{Membership, encode_applied, encode_log_id, encode_vote, log_id, vote};
 use trefoil_store::codec::{put_bytes, put_u64};
 use trefoil_store::engine::{Batch, Durability, Engine};
 
@@ -106,6 +106,56 @@ fn a_log_may_lose_what_nobody_has_applied() {
         let found = invariants.look(0, 1, &one);
         assert_eq!(found.as_ref().is_err_and(|why| why.contains("lost entry 3")), applied_elsewhere, "{found:?}");
     }
+}
+
+/// An entry's row.
+fn entry(body: u8) -> Vec<u8> {
+    let mut row = vec![1];
+    put_u64(&mut row, TERM);
+    row.extend([2, body]);
+    row
+}
+
+/// What a replica knows to be committed.
+fn commit(disk: &Disk, replica: u64, term: u64, index: u64) {
+    let mut batch = Batch::new();
+    batch.put(Family::Log, &key::log::committed(ReplicaId(replica)), &encode_log_id(&log_id(term, index)));
+    disk.engine().write(&batch, Durability::NoSync).expect("memory takes it");
+}
+
+/// Entry 3 is in a log, nobody has applied it, and it is known to be committed or not; then another one stands in its
+/// place, there or in another log. An entry of another term than the committed one is not meant.
+#[test]
+fn what_is_known_to_be_committed_stays() {
+    let (one, other) = (entry(b'c'), entry(b'y'));
+    for (committed_term, stays) in [(None, false), (Some(TERM), true), (Some(TERM + 1), false)] {
+        for replica in [1, 2] {
+            let (mut invariants, disks) = (Invariants::default(), [0, 1].map(|_| Disk::new(Duration::ZERO, false)));
+            for (disk, replica) in disks.iter().zip([1, 2]) {
+                committed_term.into_iter().for_each(|term| commit(disk, replica, term, 3));
+            }
+            let rows = Rows { entries: &[(2, b"b"), (3, one.as_slice())], ..Rows::default() };
+            rows.write(&disks[0], 1, Durability::Sync);
+            invariants.look(0, 1, &disks[0]).expect("all is well");
+            let node = replica as usize - 1;
+            let rows = Rows { replica, entries: &[(2, b"b"), (3, other.as_slice())], ..Rows::default() };
+            rows.write(&disks[node], 2, Durability::Sync);
+            let found = invariants.look(node, 1, &disks[node]);
+            let expected = if replica == 1 { "lost entry 3" } else { "another entry at 3" };
+            assert_eq!(found.as_ref().is_err_and(|why| why.contains(expected)), stays, "{committed_term:?}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn a_head_that_does_not_say_what_is_held_is_found() {
+    let disk = Disk::new(Duration::ZERO, false);
+    Rows::default().write(&disk, 1, Durability::Sync);
+    assert_eq!(recount(&disk), Ok(()));
+    let mut batch = Batch::new();
+    batch.put(Family::Current, &key::current(StoreNumber(1), b"k"), b"row");
+    disk.engine().write(&batch, Durability::NoSync).expect("memory takes it");
+    assert!(recount(&disk).is_err_and(|why| why.contains("its head says")));
 }
 
 #[test]

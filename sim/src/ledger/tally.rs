@@ -1,7 +1,7 @@
 //! What a ledger comes to, and whether that is what was promised.
 //!
 //! Only green seeds of clean checkouts count, and one that was green twice on a commit counts once. A red one is never
-//! passed over, whatever it was of: it is missed until its line says what became of it.
+//! passed over, whatever it was of: it is missed until its line says what became of it. Unknown ones must be rare.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,6 +9,15 @@ use std::fmt;
 use trefoil_jepsen::ledger::is_dirty;
 
 use super::Line;
+
+/// Of so many seeds one may be unknown.
+const UNKNOWN_ONE_IN: u64 = 20;
+
+/// Why so many unknown seeds, of `seeds` in all, are too many; `None` when they are not.
+pub fn too_many_unknown(unknown: u64, seeds: u64) -> Option<String> {
+    let rare = unknown * UNKNOWN_ONE_IN <= seeds;
+    (!rare).then(|| format!("too many unknown seeds: {unknown} of {seeds}, and at most 1 in {UNKNOWN_ONE_IN} may be"))
+}
 
 /// What a ledger must show.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -55,6 +64,11 @@ impl Tally {
         }
         tally.commits = counted.iter().map(|(commit, _)| *commit).collect::<BTreeSet<&str>>().len();
         tally
+    }
+
+    /// Why too many of the seeds of clean checkouts were unknown, if they were.
+    pub fn too_many_unknown(&self) -> Option<String> {
+        too_many_unknown(self.unknown, self.seeds + self.unknown)
     }
 
     /// What of this was promised and is not there, a line for a person each.
@@ -147,6 +161,17 @@ mod tests {
                 assert!(missed.iter().any(|missed| missed.starts_with(words)), "case {place}: {words} of {missed:#?}");
             }
         }
+    }
+
+    #[test]
+    fn unknown_seeds_have_to_be_rare() {
+        for (unknown, seeds, rare) in [(0, 0, true), (1, 19, false), (1, 20, true), (10, 200, true), (11, 200, false)] {
+            assert_eq!(too_many_unknown(unknown, seeds).is_none(), rare, "{unknown} of {seeds}");
+        }
+        let all_unknown = Line { green: Vec::new(), unknown: (1..=100).collect(), ..line("abc1", 1) };
+        let of = |lines: &[Line]| Tally::of(lines, &[]).too_many_unknown();
+        assert_eq!(of(&enough()), None);
+        assert!(of(&[enough(), vec![all_unknown]].concat()).is_some_and(|why| why.contains("104 of 500")));
     }
 
     #[test]

@@ -54,6 +54,7 @@ fn a_call_goes_on_where_the_ledger_of_its_commit_ends() {
     let lines = [line("abc"), line("def"), explained("issue 12"), line("abc-dirty")];
     let of_abc = done(&lines, "abc");
     assert_eq!((of_abc.seeds, of_abc.open), (BTreeSet::from([1, 2, 3, 4, 7, 9]), BTreeSet::from([4])));
+    assert_eq!(of_abc.unknown, BTreeSet::from([3]));
     assert_eq!(done(&[explained(" ")], "abc").open, BTreeSet::from([7]), "blanks explain nothing");
     assert_eq!(done(&lines, "abc-dirty"), Done::default(), "the tree may have changed since");
 }

@@ -57,6 +57,13 @@ pub(super) enum Segment {
     GiveUp,
 }
 
+impl Packet {
+    /// Whether it is a dial.
+    pub(super) fn opens(&self) -> bool {
+        matches!(self.segment, Segment::Open { .. })
+    }
+}
+
 impl Segment {
     /// Whether somebody must be told when nobody is there.
     pub(super) fn wants_a_listener(&self) -> bool {
@@ -82,7 +89,9 @@ enum Stage {
 /// What a machine's system knows of a side.
 pub(super) struct Socket {
     pub(super) me: Side,
-    peer: Side,
+    pub(super) peer: Side,
+    /// Of whoever dials: the place, among the packets on their way, of the one that ends its patience.
+    pub(super) patience: Option<(u64, u64)>,
     stage: Stage,
     /// The place of what is said next.
     next_said: u64,
@@ -111,6 +120,7 @@ impl Socket {
         Socket {
             me,
             peer,
+            patience: None,
             stage: Stage::Opening,
             next_said: 0,
             next_heard: 0,

@@ -128,6 +128,30 @@ fn a_cut_is_silent_and_holds_one_way_only() {
 }
 
 #[test]
+fn nothing_is_kept_of_a_dial_that_was_given_up() {
+    let mut pair = Pair::new(1, CALM);
+    pair.network.set_trouble(TO_SERVER, Trouble { cut: true, slower_ms: 0 });
+    let kept = |pair: &Pair| {
+        let state = pair.network.lock();
+        (state.links[&TO_SERVER].held.len(), state.flying.len(), state.sockets.len())
+    };
+    let dial = |patience_ms| clock::timeout(Duration::from_millis(patience_ms), net::dial(ADDRESS));
+    for (patience_ms, at_ms, then) in [(100, 50, (1, 1, 1)), (1, 20, (0, 0, 0))] {
+        let dialling = pair.spawn(CLIENT, async move { dial(patience_ms).await.is_ok() });
+        pair.pass(at_ms);
+        assert_eq!(kept(&pair), then, "a dial of {patience_ms} ms");
+        assert_eq!(pair.wait(CLIENT, dialling, 1_000), Some(false));
+        assert_eq!(kept(&pair), (0, 0, 0), "a dial of {patience_ms} ms");
+    }
+    assert_eq!(pair.network.touched(TO_SERVER), 2);
+    let _dialling = pair.spawn(CLIENT, async move { dial(10_000).await.is_ok() });
+    pair.pass(50);
+    assert_eq!(kept(&pair), (1, 1, 1));
+    pair.network.cut_power(CLIENT);
+    assert_eq!(kept(&pair), (0, 0, 0), "a machine without power dials nobody");
+}
+
+#[test]
 fn what_was_held_goes_on_or_is_lost_for_good() {
     let mut came = Vec::new();
     for seed in 0..30 {
