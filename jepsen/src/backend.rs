@@ -27,7 +27,7 @@ mod subnet;
 
 use std::fmt;
 
-use anyhow::ensure;
+use anyhow::{bail, ensure};
 
 pub use capability::{Capabilities, probe};
 pub use links::Links;
@@ -49,6 +49,8 @@ pub const NODES_MAX: usize = 99;
 /// What all names of runs begin with, in the file system and among namespaces and links.
 const PREFIX: &str = "tfj-";
 const RUN_ID_CHARS_MAX: usize = 32;
+/// How many runs of a kind a process may have at a time.
+const RUNS_MAX: u32 = 1000;
 
 /// A run's name on this machine; shown with its prefix (`tfj-1f`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,13 +134,13 @@ pub enum Backend {
 
 impl Backend {
     /// Makes a namespace for each of 1 to [`NODES_MAX`] nodes. Removes first what dead runs have left. Blocks, for some
-    /// ten milliseconds per node.
+    /// ten milliseconds per node. The run's name begins with `kind`, some letters.
     ///
     /// # Errors
-    /// Not root, `run` is no name or is that of a run under way, or a command of iproute2 failed: it is named, and all
-    /// that was made is removed again.
-    pub fn namespaces(run: &str, nodes: usize) -> anyhow::Result<Backend> {
-        Ok(Backend::Namespaces(Namespaces::build(RunId::parse(run)?, nodes)?))
+    /// Not root, `kind` makes no name, others have something of the run's name, or a command of iproute2 failed: it is
+    /// named, and all that was made is removed again.
+    pub fn namespaces(kind: &str, nodes: usize) -> anyhow::Result<Backend> {
+        Ok(Backend::Namespaces(Namespaces::build(kind, nodes)?))
     }
 
     /// Places for 1 to [`NODES_MAX`] nodes on the loopback interface, each at an address of its own.
@@ -192,6 +194,17 @@ impl Backend {
 pub(crate) fn is_root() -> bool {
     // SAFETY: it reads no memory of ours and cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// A name for a run that no other one has: of this process and a number. It begins with `kind`.
+fn claim(kind: &str) -> anyhow::Result<(RunId, RunRecord)> {
+    for number in 0..RUNS_MAX {
+        let run = RunId::parse(&format!("{kind}{}x{number}", std::process::id()))?;
+        if let Some(record) = RunRecord::claim(&run)? {
+            return Ok((run, record));
+        }
+    }
+    bail!("this process has {RUNS_MAX} runs of the kind '{kind}' already")
 }
 
 /// Checks a number of nodes.

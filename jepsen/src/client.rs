@@ -16,6 +16,8 @@ mod trefoil;
 
 use std::time::Duration;
 
+use trefoil_client::KeyValue;
+
 pub use etcd::EtcdClient;
 pub use trefoil::TrefoilClient;
 
@@ -131,6 +133,18 @@ impl Client {
         match self {
             Client::Trefoil(client) => client.get_all(keys, timeout).await,
             Client::Etcd(client) => client.get_all(keys, timeout).await,
+        }
+    }
+
+    /// All keys as they stood at a revision, in their order, as they stand in the replica of the node that is asked:
+    /// nobody else is asked whether it is right. `timeout`: for each piece of the answer.
+    ///
+    /// # Errors
+    /// Not all was read. Nothing was when the node has no replica, or one that has not come to this revision.
+    pub async fn all_at(&self, revision: u64, timeout: Duration) -> Result<Vec<KeyValue>, Failure> {
+        match self {
+            Client::Trefoil(client) => client.all_at(revision, timeout).await,
+            Client::Etcd(client) => client.all_at(revision, timeout).await,
         }
     }
 

@@ -3,8 +3,8 @@
 //! Each node has a data directory and, for each start, a log file (`n1.1.log`) with what it said on stderr. A node
 //! that is taken down (`cluster/signals.rs`) is down until it is started again (`cluster/start.rs`); one that ends
 //! otherwise has ended by itself, which [`Cluster::ended`] remembers, unless a fault has given it reason to, and it ended
-//! for that reason (`cluster/excuse.rs`). Started under the preload shim (`cluster/disk.rs`), nodes have disks that can be
-//! made to fail (`cluster/disks.rs`).
+//! for that reason (`cluster/excuse.rs`). So is one remembered that is told to stop, and does not do so in order. Started
+//! under the preload shim (`cluster/disk.rs`), nodes have disks that can be made to fail (`cluster/disks.rs`).
 //!
 //! Invariants:
 //!
@@ -27,6 +27,7 @@ mod start;
 pub mod status;
 
 use std::path::PathBuf;
+use std::process::ExitStatus;
 
 use trefoil_client::{NodeStatus, ReplicaStatus};
 use trefoil_world::clock;
@@ -38,13 +39,13 @@ pub use directory::Replacement;
 pub use disk::Shim;
 pub use disks::{DiskCount, PowerLoss};
 pub use excuse::EndReason;
-pub use node::Node;
+pub use node::{Node, Struck};
 pub use power::Loss;
 pub use program::Program;
 pub use start::NotServing;
 
 use excuse::End;
-use status::Statuses;
+use status::{Placement, Statuses};
 
 /// See the file's head. Dropping it kills the nodes and removes the backend.
 #[derive(Debug)]
@@ -87,8 +88,13 @@ impl Cluster {
         self.backend.links()
     }
 
-    /// The nodes that ended by themselves so far without having been given reason to: which, how, and the end of the log
-    /// of each.
+    /// All that its nodes may have on disk beside their logs. None of it is needed when the cluster is dropped.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        self.nodes.iter().flat_map(Node::folders).collect()
+    }
+
+    /// The nodes that ended by themselves so far without having been given reason to, or were told to stop and did not
+    /// in order: which, how, and the end of the log of each.
     /// As of the last look: [`Cluster::observe`].
     pub fn ended(&self) -> &[String] {
         &self.ended
@@ -128,7 +134,15 @@ impl Cluster {
     /// Gives a node reason to end by itself, until it is started again, or the disks have been whole for a while. An end
     /// that did not come of it is none the less one that [`Cluster::ended`] remembers.
     pub fn may_end(&mut self, node: usize, reason: EndReason) {
-        self.nodes[node].may_end = Some(reason);
+        let node = &mut self.nodes[node];
+        node.may_end = Some(reason);
+        match reason {
+            EndReason::DiskFails => {
+                node.struck.disk.get_or_insert_with(clock::now);
+            }
+            // That was noted when it was replaced.
+            EndReason::Directory => {}
+        }
     }
 
     /// The exit code with which a node has ended by itself since its last start.
@@ -143,6 +157,11 @@ impl Cluster {
     /// The node that leads the default partition, as the nodes say.
     pub async fn leader(&mut self) -> Option<usize> {
         status::leader(&self.statuses.ask_all().await)
+    }
+
+    /// Which nodes hold the default partition, and who leads it, as the nodes say.
+    pub async fn placement(&mut self) -> Placement {
+        self.statuses.placement().await
     }
 
     /// How a node says it is; nothing when it does not answer.
@@ -165,21 +184,27 @@ impl Cluster {
     /// # Errors
     /// The system does not say.
     pub fn observe(&mut self) -> anyhow::Result<()> {
-        for node in &mut self.nodes {
-            let Some(process) = &mut node.process else { continue };
+        for node in 0..self.nodes.len() {
+            let Some(process) = &mut self.nodes[node].process else { continue };
             if let Some(status) = process.exited()? {
-                node.process = None;
-                node.ended = status.code();
-                let said = node.said();
-                let ready = said.contains(self.program.ready_line());
-                let end = End { code: node.ended, said: &said, ready, calls_failed: node.calls_failed() };
-                if !node.may_end.is_some_and(|reason| reason.excuses(end)) {
-                    let (name, end) = (&node.place.name, process::end_of(&said));
-                    self.ended.push(format!("{name} ended by itself ({status}); its log ends:\n{end}"));
-                }
+                self.nodes[node].process = None;
+                self.note_end(node, status, "ended by itself");
             }
         }
         Ok(())
+    }
+
+    /// Takes note of an end that nobody brought about as it came, unless it is excused. `how` it came, in words.
+    fn note_end(&mut self, node: usize, status: ExitStatus, how: &str) {
+        let node = &mut self.nodes[node];
+        node.ended = status.code();
+        let said = node.said();
+        let ready = said.contains(self.program.ready_line());
+        let end = End { code: node.ended, said: &said, ready, calls_failed: node.calls_failed() };
+        if !node.may_end.is_some_and(|reason| reason.excuses(end)) {
+            let (name, end) = (&node.place.name, process::end_of(&said));
+            self.ended.push(format!("{name} {how} ({status}); its log ends:\n{end}"));
+        }
     }
 }
 

@@ -5,8 +5,7 @@
 //! `unknown`, never `true`; verdict and report are both made of the same gates. Pure, and the same for the harness and
 //! the simulation.
 //!
-//! A run is for a leader change when it was told so, and when its faults took the lead from somebody often enough
-//! ([`expected`]).
+//! A run is for a leader change when it was told so, and when its faults had another node lead often enough ([`expected`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,7 +19,7 @@ use crate::history::{Event, FaultPhase, Operation, Outcome, Process, What};
 use crate::workload::Workload;
 
 const CHECKER: &str = "coverage";
-/// Of so many faults that take the lead from whoever has it, at least one is long enough: the end of the load may cut the
+/// Of so many faults that have another node lead, at least one is long enough: the end of the load may cut the
 /// last one short.
 const UNSEATED_MIN: u64 = 2;
 /// The process of the last calls, when all faults are healed: above all that ask under load.
@@ -125,9 +124,9 @@ pub fn in_force<C, R>(history: &[Event<C, R>]) -> BTreeMap<String, u64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expected {
-    /// The default partition had more than one leader, one after the other
+    /// The default partition was led by another node than before
     LeaderChange,
-    /// A node built or installed a snapshot
+    /// A node installed a snapshot of the default partition
     Snapshot,
 }
 
@@ -143,11 +142,17 @@ impl fmt::Display for Expected {
 /// What nodes have said of themselves in the course of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// Who said to lead the default partition, by term.
-    leaders: BTreeMap<u64, NodeId>,
-    /// How many snapshots a node has said to have built and installed since a start, at most; by node and number of the
-    /// start, at which it begins to count anew.
-    snapshots: BTreeMap<(NodeId, u64), u64>,
+    /// Who said to lead the default partition, by term, in the order in which they were seen.
+    leaders: BTreeMap<u64, Vec<NodeId>>,
+    /// By node and number of its start, at which it begins to count anew.
+    snapshots: BTreeMap<(NodeId, u64), Snapshots>,
+}
+
+/// How many snapshots of the default partition a node has said, at most, to have built and installed since a start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Snapshots {
+    built: u64,
+    installed: u64,
 }
 
 impl Observed {
@@ -155,20 +160,46 @@ impl Observed {
     pub fn see(&mut self, status: &NodeStatus) {
         for replica in status.replicas.iter().filter(|replica| replica.partition == PartitionId::DEFAULT) {
             if replica.leader.is_some_and(|(_, leader)| leader == status.node) {
-                self.leaders.insert(replica.term, status.node);
+                let leaders = self.leaders.entry(replica.term).or_default();
+                if !leaders.contains(&status.node) {
+                    leaders.push(status.node);
+                }
             }
+            let highest = self.snapshots.entry((status.node, status.start_count)).or_default();
+            highest.built = replica.snapshots_built.max(highest.built);
+            highest.installed = replica.snapshots_installed.max(highest.installed);
         }
-        let snapshots = status.replicas.iter().map(|replica| replica.snapshots_built + replica.snapshots_installed);
-        let highest = self.snapshots.entry((status.node, status.start_count)).or_default();
-        *highest = snapshots.sum::<u64>().max(*highest);
     }
 
     /// How often it was seen to have happened.
     pub fn times(&self, what: Expected) -> u64 {
         match what {
-            Expected::LeaderChange => (self.leaders.len() as u64).saturating_sub(1),
-            Expected::Snapshot => self.snapshots.values().sum(),
+            Expected::LeaderChange => self.leader_changes(),
+            Expected::Snapshot => self.snapshots.values().map(|snapshots| snapshots.installed).sum(),
         }
+    }
+
+    /// How many snapshots of the default partition were built.
+    pub fn snapshots_built(&self) -> u64 {
+        self.snapshots.values().map(|snapshots| snapshots.built).sum()
+    }
+
+    /// How often a term was another node's than the one before it in which somebody was seen to lead. A node that leads
+    /// again in a later term is no change.
+    fn leader_changes(&self) -> u64 {
+        let first: Vec<NodeId> = self.leaders.values().filter_map(|leaders| leaders.first().copied()).collect();
+        first.windows(2).filter(|pair| pair[0] != pair[1]).count() as u64
+    }
+
+    /// The terms in which more than one node said to lead the default partition, a line each. Means nothing of a store
+    /// whose nodes do not tell term and leader of the same moment.
+    pub fn split_terms(&self) -> Vec<String> {
+        let split = self.leaders.iter().filter(|(_, leaders)| leaders.len() > 1);
+        let line = |(term, leaders): (&u64, &Vec<NodeId>)| {
+            let leaders: Vec<String> = leaders.iter().map(|leader| leader.0.to_string()).collect();
+            format!("in term {term} more than one node said to lead: those with the numbers {}", leaders.join(", "))
+        };
+        split.map(line).collect()
     }
 }
 
@@ -190,8 +221,8 @@ pub fn faults(asked_for: &[AskedFor], in_force: &BTreeMap<String, u64>) -> Vec<G
     each_once.into_iter().map(gate).collect()
 }
 
-/// What must be seen in a run, each once. `asked_for`: whatever happens. `unseated`: how often a fault in force has taken
-/// the lead of the default partition from whoever had it.
+/// What must be seen in a run, each once. `asked_for`: whatever happens. `unseated`: how often a fault in force has had
+/// another node lead the default partition.
 pub fn expected(asked_for: &[Expected], unseated: u64) -> Vec<Expected> {
     let by_faults = (unseated >= UNSEATED_MIN).then_some(Expected::LeaderChange);
     let all: BTreeSet<Expected> = asked_for.iter().copied().chain(by_faults).collect();

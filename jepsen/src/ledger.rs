@@ -1,4 +1,4 @@
-//! The ledger: one line of JSON for each run that counts, in a file that is kept with the code.
+//! The ledger: one line of JSON for each run, in a file that is kept with the code.
 //!
 //! `sum.rs` adds up many lines, `bounds.rs` says what they must come to.
 //!
@@ -7,6 +7,7 @@
 //! * A line is added at the end, in one write, under a lock of the file; no line is ever changed here.
 //! * A last line that broke off (the harness was killed, or the machine went down, while it was written) is none: who
 //!   reads is told of it, and the next line takes its place. One that only lacks its line feed is a line.
+//! * A run in which the harness failed has a line too: it shows nothing but that.
 //!
 //! Left out: whether the server that ran was built from the commit: the ledger says which checkout the run was started
 //! in, and which program ran.
@@ -14,7 +15,7 @@
 mod bounds;
 mod sum;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::Path;
@@ -23,7 +24,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 
-pub use bounds::Bounds;
+pub use bounds::{Bounds, is_since};
 pub use sum::{Sum, by_commit};
 
 use crate::checker::Valid;
@@ -33,8 +34,8 @@ use crate::workload::Name;
 
 /// What stands behind a commit when tracked files were changed.
 const DIRTY: &str = "-dirty";
-/// All but where the ledgers are, as git has it.
-const LEFT_OUT: &str = ":(exclude,top)docs/chaos";
+/// All but documents, as git has it: what can change how a program behaves.
+const CODE: [&str; 3] = [":(top)", ":(exclude,top)docs", ":(exclude,top)*.md"];
 
 /// A run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,10 @@ pub struct Line {
     pub verdict: Valid,
     /// Of `history.jsonl`.
     pub history_sha256: String,
+    /// How the harness failed, if it did: then the line counts for nothing, and nothing that may have been measured needs
+    /// to be in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
     /// Where it says what became of a run that is false. A person adds it; no code does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub explained: Option<String>,
@@ -92,8 +97,13 @@ pub struct Outcomes {
 
 impl Line {
     /// Whether it shows something of this repository's server as of a commit: it says under which conditions it ran, that
-    /// the server was Trefoil, and the checkout was clean.
+    /// the server was Trefoil, the checkout was clean, and the harness did not fail.
     pub fn counts(&self) -> bool {
+        self.failed.is_none() && self.is_of_trefoil()
+    }
+
+    /// Whether it would [count](Line::counts) if the harness had not failed.
+    pub fn is_of_trefoil(&self) -> bool {
         !is_dirty(&self.commit)
             && self.conditions.as_ref().is_some_and(|conditions| conditions.target == Target::Trefoil)
     }
@@ -214,24 +224,46 @@ pub fn is_dirty(commit: &str) -> bool {
     commit.ends_with(DIRTY)
 }
 
-/// The commit of the checkout this is run in, with `-dirty` behind it when tracked files are changed. What is in
-/// `docs/chaos` does not count: neither for changed files, as the ledger changes with each run, nor for the commit, which is
-/// the last one that changed anything else. So a ledger that is committed is still one of what is checked out.
+/// The commit of the checkout this is run in: the last one that changed anything but documents (`docs`, and all `.md`), with
+/// `-dirty` behind it when other tracked files are changed. So a ledger that is committed is still one of what is
+/// checked out.
 ///
 /// # Errors
 /// There is no git, or no checkout.
 pub fn commit() -> anyhow::Result<String> {
-    let commit = git(&["rev-list", "-1", "HEAD", "--", ":(top)", LEFT_OUT])?;
-    ensure!(!commit.is_empty(), "no commit of this checkout holds anything; say --commit");
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":(top)", LEFT_OUT])?;
+    commit_of(Path::new(".")).context("which commit this is of is not known; say --commit")
+}
+
+fn commit_of(checkout: &Path) -> anyhow::Result<String> {
+    let last = ["rev-list", "-1", "HEAD", "--"];
+    let commit = git(checkout, &[last.as_slice(), CODE.as_slice()].concat())?;
+    ensure!(!commit.is_empty(), "no commit of this checkout holds anything but documents");
+    let status = ["status", "--porcelain", "--untracked-files=no", "--"];
+    let changed = git(checkout, &[status.as_slice(), CODE.as_slice()].concat())?;
     let dirty = if changed.is_empty() { "" } else { DIRTY };
     Ok(format!("{commit}{dirty}"))
 }
 
-fn git(words: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new("git").args(words).output().context("cannot run git; say --commit")?;
+/// A commit, and all that hold it and are held by what is checked out.
+///
+/// # Errors
+/// There is no git, no such commit, or what is checked out does not hold it.
+pub fn commits_since(first: &str) -> anyhow::Result<BTreeSet<String>> {
+    commits_since_of(Path::new("."), first)
+}
+
+fn commits_since_of(checkout: &Path, first: &str) -> anyhow::Result<BTreeSet<String>> {
+    let name = git(checkout, &["rev-parse", "--verify", &format!("{first}^{{commit}}")])?;
+    git(checkout, &["merge-base", "--is-ancestor", &name, "HEAD"])
+        .with_context(|| format!("what is checked out does not hold {first}"))?;
+    let later = git(checkout, &["rev-list", "--ancestry-path", &format!("{name}..HEAD")])?;
+    Ok(later.lines().map(str::to_owned).chain([name]).collect())
+}
+
+fn git(checkout: &Path, words: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("git").arg("-C").arg(checkout).args(words).output().context("cannot run git")?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "git {}: {}; say --commit", words.join(" "), said.trim());
+    ensure!(output.status.success(), "git {}: {} {}", words.join(" "), output.status, said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

@@ -7,7 +7,8 @@
 //!
 //! Invariants:
 //!
-//! * What was run on a checkout with changed files is never taken as done: nobody can say what it was of.
+//! * What was run on a checkout with changed files is never taken as done: nobody can say what it was of. Nor is a run in
+//!   which the harness failed.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -76,6 +77,7 @@ impl Cell {
             && line.workload == self.workload
             && line.profile == self.profile.to_string()
             && line.conditions.as_ref() == Some(conditions)
+            && line.failed.is_none()
     }
 
     /// Its last line in the ledger: how it ended, if it was run at this commit under these conditions.
@@ -108,9 +110,10 @@ fn along_diagonals(rows: usize, columns: usize) -> Vec<(usize, usize)> {
     places
 }
 
-/// The worst of the runs; `unknown` when there is none.
+/// The worst of the runs; `unknown` when there is none. Of those in which the harness failed only a counter-example stands.
 pub fn worst(lines: &[Line]) -> Valid {
-    lines.iter().map(|line| line.verdict).max().unwrap_or(Valid::Unknown)
+    let judged = lines.iter().filter(|line| line.failed.is_none() || line.verdict == Valid::False);
+    judged.map(|line| line.verdict).max().unwrap_or(Valid::Unknown)
 }
 
 /// A table of these runs: a row for each workload under each profile, and their sum.
@@ -120,11 +123,12 @@ pub fn table(lines: &[Line]) -> String {
         sums.entry((line.workload, line.profile.as_str())).or_default().add(line);
     }
     let mut table = String::new();
-    let columns = ["workload", "true", "unknown", "false", "seconds", "ok", "fail", "info", "faults", "profile"];
-    let [workload, valid, unknown, invalid, seconds, ok, fail, info, in_force, profile] = columns;
+    let columns =
+        ["workload", "true", "unknown", "false", "failed", "seconds", "ok", "fail", "info", "faults", "profile"];
+    let [workload, valid, unknown, invalid, failed, seconds, ok, fail, info, in_force, profile] = columns;
     writeln!(
         table,
-        "{workload:<13} {valid:>5} {unknown:>7} {invalid:>5} {seconds:>8} {ok:>9} {fail:>8} {info:>7} {in_force:>6} \
+        "{workload:<13} {valid:>5} {unknown:>7} {invalid:>5} {failed:>6} {seconds:>8} {ok:>9} {fail:>8} {info:>7} {in_force:>6} \
          {profile}"
     )
     .expect("a string takes all");
@@ -135,10 +139,10 @@ pub fn table(lines: &[Line]) -> String {
 }
 
 fn row(workload: &str, profile: &str, sum: &Sum) -> String {
-    let Sum { valid, unknown, invalid, seconds, operations: Outcomes { ok, fail, info }, .. } = sum;
+    let Sum { valid, unknown, invalid, failed, seconds, operations: Outcomes { ok, fail, info }, .. } = sum;
     let in_force = sum.in_force();
     format!(
-        "{workload:<13} {valid:>5} {unknown:>7} {invalid:>5} {seconds:>8.0} {ok:>9} {fail:>8} {info:>7} {in_force:>6} \
+        "{workload:<13} {valid:>5} {unknown:>7} {invalid:>5} {failed:>6} {seconds:>8.0} {ok:>9} {fail:>8} {info:>7} {in_force:>6} \
          {profile}\n"
     )
 }
@@ -229,6 +233,7 @@ mod tests {
             other(|one| one.concurrency = 5),
             other(|one| one.time_limit = 10),
             other(|one| one.expect.clear()),
+            Line { failed: Some("worker 1: panicked".into()), ..of("abc", Some(conditions())) },
         ];
         for line in others {
             assert_eq!(cell.done(std::slice::from_ref(&line), "abc", &conditions()), None, "{line:?}");
@@ -240,13 +245,14 @@ mod tests {
     #[test]
     fn a_table_sums_up() {
         let set = Line { workload: Name::Set, ..line(3, Valid::True) };
-        let lines = [line(1, Valid::True), set, line(2, Valid::False)];
+        let failed = Line { failed: Some("worker 1: panicked".into()), ..line(4, Valid::Unknown) };
+        let lines = [line(1, Valid::True), set, failed, line(2, Valid::False)];
         let table = table(&lines);
         let rows: Vec<Vec<&str>> = table.lines().map(|row| row.split_ascii_whitespace().collect()).collect();
-        assert_eq!(rows[1], ["append", "1", "0", "1", "121", "20", "2", "4", "4", "kill+pause"]);
-        assert_eq!(rows[2], ["set", "1", "0", "0", "60", "10", "1", "2", "2", "kill+pause"]);
-        assert_eq!(rows[3], ["all", "2", "0", "1", "181", "30", "3", "6", "6"]);
+        assert_eq!(rows[1], ["append", "1", "0", "1", "1", "121", "20", "2", "4", "4", "kill+pause"]);
+        assert_eq!(rows[2], ["set", "1", "0", "0", "0", "60", "10", "1", "2", "2", "kill+pause"]);
+        assert_eq!(rows[3], ["all", "2", "0", "1", "1", "181", "30", "3", "6", "6"]);
         assert_eq!(rows.len(), 4);
-        assert_eq!((worst(&lines), worst(&lines[..2]), worst(&[])), (Valid::False, Valid::True, Valid::Unknown));
+        assert_eq!((worst(&lines), worst(&lines[..3]), worst(&[])), (Valid::False, Valid::True, Valid::Unknown));
     }
 }

@@ -1,7 +1,7 @@
 //! The nemesis: puts faults in force, finds out whether they are, and heals them.
 //!
-//! Choosing is pure (`choice.rs`, `grudge.rs`): a seed, the number of nodes and who leads give the fault. Doing it is
-//! thin (`force.rs`). The kinds asked for come in turns, each once in a random order before any comes again, so that
+//! Choosing is pure (`choice.rs`, `grudge.rs`): a seed, where the default partition is and who leads give the fault. Doing
+//! it is thin (`force.rs`). The kinds asked for come in turns, each once in a random order before any comes again, so that
 //! a run of some length has had them all. What happened is told as [`Seen`], for the history: a fault is
 //! [`FaultPhase::InForce`] only when a probe has seen it at work, and one that could not be put in force is said to
 //! be so, with the reason.
@@ -11,7 +11,9 @@
 //! * A fault is noted before anything is done for it, so that a dropped or failed injection is healed too.
 //! * Healing heals everything, and may be repeated. A fault is [`FaultPhase::Healed`] only when a probe has seen that it is
 //!   gone.
-//! * A node that takes a fault otherwise than it must is a finding, whatever the history says.
+//! * A node that takes a fault otherwise than it must is a finding, whatever the history says. So is each healing, and
+//!   each start of nodes, that came to nothing, whatever came of the next one.
+//! * Each fault is chosen by dice of its own: what was known when the ones before it were chosen changes nothing.
 //!
 //! Left out: when faults come and go, which is the run's choice.
 
@@ -29,7 +31,8 @@ pub use grudge::{Grudge, Shape};
 pub use kind::{FaultKind, Needs, UnknownFault};
 
 use crate::backend::Cut;
-use crate::cluster::Cluster;
+use crate::cluster::status::Placement;
+use crate::cluster::{Cluster, NotServing};
 use crate::coverage::{AskedFor, Expected};
 use crate::generator::Dice;
 use crate::history::FaultPhase;
@@ -54,8 +57,8 @@ pub struct Nemesis {
     dice: Dice,
     active: Vec<(FaultKind, Fault)>,
     findings: Vec<String>,
-    not_healed: Option<String>,
-    /// How many faults in force have taken the lead from whoever had it.
+    not_healed: Vec<String>,
+    /// How many faults in force have had another node lead.
     unseated: u64,
 }
 
@@ -63,8 +66,8 @@ impl Nemesis {
     /// One that puts faults of these kinds in force. None: it does nothing.
     pub fn new(kinds: &[FaultKind], seed: u64) -> Nemesis {
         let dice = Dice::new(seed ^ STREAM);
-        let (turn, active, findings) = (Vec::new(), Vec::new(), Vec::new());
-        Nemesis { kinds: kinds.to_vec(), turn, dice, active, findings, not_healed: None, unseated: 0 }
+        let (turn, active, findings, not_healed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Nemesis { kinds: kinds.to_vec(), turn, dice, active, findings, not_healed, unseated: 0 }
     }
 
     /// The names of the kinds of faults asked for.
@@ -77,7 +80,7 @@ impl Nemesis {
         self.kinds.iter().map(|kind| AskedFor { name: kind.to_string(), noted_as: noted_as(*kind) }).collect()
     }
 
-    /// How many faults in force so far have taken the lead of the default partition from whoever had it.
+    /// How many faults in force so far have had another node lead the default partition.
     pub fn unseated(&self) -> u64 {
         self.unseated
     }
@@ -87,9 +90,9 @@ impl Nemesis {
         &self.findings
     }
 
-    /// Why the last healing failed; nothing when it did not.
-    pub fn not_healed(&self) -> Option<&str> {
-        self.not_healed.as_deref()
+    /// Why healings failed, or nodes did not come back, so far: a line for each time.
+    pub fn not_healed(&self) -> &[String] {
+        &self.not_healed
     }
 
     /// The faults that are not healed.
@@ -98,10 +101,11 @@ impl Nemesis {
     }
 
     /// Puts the next fault in force, beside those that are, and probes it. No kind is in force twice.
-    pub async fn inject(&mut self, cluster: &mut Cluster, leader: Option<usize>) -> Vec<Seen> {
-        let Some(kind) = self.next_kind() else { return Vec::new() };
+    pub async fn inject(&mut self, cluster: &mut Cluster, placement: &Placement) -> Vec<Seen> {
+        let (order, mut dice) = (self.dice.split(), self.dice.split());
+        let Some(kind) = self.next_kind(order) else { return Vec::new() };
         let seen = |phase, detail: String| (kind.to_string(), phase, detail);
-        let fault = match kind.choose(&mut self.dice, cluster.nodes().len(), leader) {
+        let fault = match kind.choose(&mut dice, placement) {
             Ok(fault) => fault,
             Err(why) => return vec![seen(FaultPhase::Unsupported, why)],
         };
@@ -112,33 +116,49 @@ impl Nemesis {
         if self.active.is_empty()
             && let Err(error) = cluster.restart().await
         {
-            return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))];
+            let why = format!("before {kind}: {error:#}");
+            self.not_healed.push(why.clone());
+            return vec![still_there(&why)];
         }
         let seen = |phase, detail: String| (name(kind, &fault), phase, detail);
         self.active.push((kind, fault.clone()));
         let done = match force::inject(cluster, &fault).await {
             Ok(done) => done,
-            Err(error) => return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))],
+            Err(error) => {
+                self.note_not_serving(kind, &error);
+                return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))];
+            }
         };
         let injected = seen(FaultPhase::Injected, told(&fault, &done.said));
         match force::probe(cluster, &fault, &done, self.cuts()).await {
             Ok(Found { seen: found, findings }) => {
-                self.unseated += u64::from(unseats::unseats(&fault, cluster.nodes().len(), leader));
+                self.unseated += u64::from(unseats::unseats(&fault, placement));
                 self.findings.extend(findings.into_iter().map(|finding| format!("{kind}: {finding}")));
                 vec![injected, seen(FaultPhase::InForce, format!("{fault}: {found}"))]
             }
-            Err(error) => vec![injected, seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))],
+            Err(error) => {
+                self.note_not_serving(kind, &error);
+                vec![injected, seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))]
+            }
+        }
+    }
+
+    /// Nodes that do not come back are a finding, also where they were started for a fault's sake.
+    fn note_not_serving(&mut self, kind: FaultKind, error: &anyhow::Error) {
+        if error.downcast_ref::<NotServing>().is_some() {
+            self.not_healed.push(format!("{kind}: {error:#}"));
         }
     }
 
     /// Heals all faults, waits until every node is ready, and looks whether each fault is gone. What is not, or not known
     /// to be, stays noted, and is said to be still there.
     pub async fn heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
-        self.not_healed = force::heal(cluster).await.err().map(|error| format!("{error:#}"));
+        let failed = force::heal(cluster).await.err().map(|error| format!("{error:#}"));
+        self.not_healed.extend(failed.clone());
         let (mut seen, mut left) = (Vec::new(), Vec::new());
         // They are noted until it is known what became of all of them.
         for (kind, fault) in self.active.clone() {
-            let gone = match &self.not_healed {
+            let gone = match &failed {
                 None => force::probe_healed(cluster, &fault).await.map_err(|error| format!("{kind}: {error:#}")),
                 Some(why) => Err(why.clone()),
             };
@@ -146,20 +166,20 @@ impl Nemesis {
                 Ok(gone) => seen.push((name(kind, &fault), FaultPhase::Healed, told(&fault, &gone))),
                 Err(why) => {
                     seen.push((name(kind, &fault), FaultPhase::Injected, format!("{fault}; not healed: {why}")));
-                    self.not_healed.get_or_insert(why);
+                    self.not_healed.extend(failed.is_none().then_some(why));
                     left.push((kind, fault));
                 }
             }
         }
         self.active = left;
-        if let Some(why) = self.not_healed.as_ref().filter(|_| seen.is_empty()) {
-            seen.push(("heal".to_owned(), FaultPhase::Injected, format!("not healed: {why}")));
+        if let Some(why) = failed.filter(|_| seen.is_empty()) {
+            seen.push(still_there(&why));
         }
         seen
     }
 
     /// Brings everything back, whatever was done; again if that fails. Nodes that ended by themselves are started too, also
-    /// those that do so late: [`Cluster::ended`] knows those without reason. Whether it came to nothing tells
+    /// those that do so late: [`Cluster::ended`] knows those without reason. Each time that it comes to nothing is in
     /// [`Nemesis::not_healed`].
     pub async fn final_heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
         let mut seen = Vec::new();
@@ -172,16 +192,16 @@ impl Nemesis {
             }
         }
         if let Err(error) = cluster.settle().await {
-            self.not_healed.get_or_insert_with(|| format!("{error:#}"));
+            self.not_healed.push(format!("{error:#}"));
         }
         seen
     }
 
-    /// The next kind that is not in force.
-    fn next_kind(&mut self) -> Option<FaultKind> {
+    /// The next kind that is not in force. `order`: of the next turn, if one begins.
+    fn next_kind(&mut self, mut order: Dice) -> Option<FaultKind> {
         if self.turn.is_empty() {
             self.turn = self.kinds.clone();
-            self.dice.shuffle(&mut self.turn);
+            order.shuffle(&mut self.turn);
         }
         let free = |kind: &FaultKind| self.active.iter().all(|(active, _)| active != kind);
         let place = self.turn.iter().rposition(free)?;
@@ -192,6 +212,11 @@ impl Nemesis {
     fn cuts(&self) -> BTreeSet<Cut> {
         self.active().flat_map(Fault::cuts).collect()
     }
+}
+
+/// What is noted when nodes do not come back and no fault is known to be in force.
+fn still_there(why: &str) -> Seen {
+    ("heal".to_owned(), FaultPhase::Injected, format!("not healed: {why}"))
 }
 
 /// A fault, and what was done or seen of it, if there is something to be said.

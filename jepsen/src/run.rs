@@ -1,30 +1,37 @@
 //! One run: load and faults at the same time, then heal, last calls, a look whether the cluster has recovered
 //! (`run/recovery.rs`), and the verdicts.
 //!
-//! Each worker ([`Worker`]) comes to the cluster by a node of its own. Beside them the nemesis is at work, and an observer
-//! asks all nodes how they are: what they say is counted for the coverage gates.
+//! Each worker ([`Worker`]) comes to the cluster by a node of its own. Half of them are routed, as users are: their client
+//! learns of all nodes, and asks the one that leads. The others are bound ([`is_bound`]): they ask their node and no other,
+//! so that followers forward writes and read by the leader's read index, and a leader that was deposed is asked at its own
+//! port. A client of etcd is always bound. Beside them the nemesis is at work, and an observer asks all nodes how they are:
+//! what they say is counted for the coverage gates, and their alarms are collected (`run/alarms.rs`).
 //!
 //! Invariants:
 //!
 //! * Every fault is healed before the last calls, whatever went wrong.
 //! * The history is kept before it is judged.
+//! * The nodes have stopped before verdicts are given: how they do it is judged, too.
 //! * Whatever goes wrong in the harness is noted, and takes no verdict away: a counter-example stands.
 
+mod alarms;
 mod recovery;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
+use trefoil_client::NodeStatus;
 use trefoil_world::{clock, task};
 
 use crate::asking::{Asking, Book, Worker};
 use crate::checker::{Valid, Verdict};
 use crate::client::{Client, EtcdClient};
 use crate::cluster::status::Statuses;
-use crate::cluster::{Cluster, NotServing};
+use crate::cluster::{Cluster, NotServing, Struck};
 use crate::coverage::{self, Expected, Floor, Gate, LAST_PROCESS, Observed};
 use crate::generator::Dice;
 use crate::history::{Event, Operation, Process, What, pair};
@@ -32,6 +39,7 @@ use crate::nemesis::{Nemesis, Seen};
 use crate::target::Target;
 use crate::workload::Workload;
 
+use alarms::Alarms;
 use recovery::{RECOVERY_MAX, RETRY_PAUSE, Themselves};
 
 /// How often nodes are asked how they are.
@@ -87,19 +95,20 @@ pub async fn run<W: Workload + Default>(
     let mut dice = Dice::new(plan.seed);
     let asking = Asking::new(W::default().for_target(cluster.target()), dice.split(), Book::new(|_| ()));
     let until = asking.began + plan.lasts;
-    let observed: Arc<Mutex<Observed>> = Arc::default();
-    let observer = task::spawn(observe(cluster.statuses(), observed.clone()));
+    let noted: Arc<Mutex<Noted>> = Arc::default();
+    let observer = task::spawn(observe(cluster.statuses(), noted.clone()));
     let workers = load(&asking, cluster, plan, until, &mut dice);
     trouble(cluster, nemesis, plan, &asking, until, dice.split()).await;
     let mut failures = all_ended(workers).await;
+    let recovered_by = clock::now() + RECOVERY_MAX;
     record_faults(&asking, nemesis.final_heal(cluster).await);
-    let recovery = recover(&asking, cluster, nemesis, plan).await;
-    // What ended after the last healing is a crash too.
-    failures.extend(cluster.observe().err().map(|error| format!("{error:#}")));
+    let recovery = recover(&asking, cluster, nemesis, plan, recovered_by).await;
     observer.abort();
-    let observed = observed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Noted { observed, alarms } = noted.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let history = asking.book.events();
     failures.extend(keep(&history).err().map(|error| format!("the history could not be kept: {error}")));
+    // What ended after the last healing is a crash too, and so is what does not stop as it should.
+    failures.extend(cluster.stop().await.err().map(|error| format!("{error:#}")));
     let operations = pair(&history);
     let gates = gates::<W>(&history, &operations, nemesis, (plan.expected.as_slice(), &observed));
     let mut verdicts = vec![recovery];
@@ -108,8 +117,15 @@ pub async fn run<W: Workload + Default>(
     // A node that ended by itself is a finding, and so is one that took a fault otherwise than it must.
     verdicts.push(coverage::nothing_found("crashes", cluster.ended()));
     verdicts.push(coverage::nothing_found("faults", nemesis.findings()));
+    verdicts.extend(leaders(cluster.target(), &observed));
+    verdicts.push(coverage::nothing_found("alarms", &alarms.findings(&struck(cluster))));
     verdicts.extend(harness(&failures));
     Run { history, verdicts, gates, observed, failures }
+}
+
+/// What faults have done to each node, by its name.
+fn struck(cluster: &Cluster) -> BTreeMap<String, Struck> {
+    cluster.nodes().iter().map(|node| (node.place.name.clone(), node.struck())).collect()
 }
 
 /// Starts the workers, each at the next node.
@@ -125,15 +141,21 @@ fn load<W: Workload>(
     for number in 0..plan.workers {
         let (asking, timeout, apart) = (asking.clone(), plan.call_timeout, plan.workers as u64);
         let endpoint = vec![endpoints[number % endpoints.len()].clone()];
+        let manner = Manner { retries: false, routed: !is_bound(number, endpoints.len()), timeout };
         let pause = pauses(plan.workers as f64 / plan.rate, dice.split());
         workers.push(task::spawn(async move {
             // Without an answer by then it has asked nothing; that a node does not serve is seen when all is healed.
-            let Ok(client) = connect(target, &endpoint, (false, timeout), until).await else { return };
+            let Ok(client) = connect(target, &endpoint, manner, until).await else { return };
             let worker = Worker::new(asking, client, Process(number as u64), apart, timeout);
             worker.work(move || clock::now() < until, pause).await;
         }));
     }
     workers
+}
+
+/// Whether a worker asks its node and no other: every second one, and of each node every second one that comes by it.
+fn is_bound(worker: usize, nodes: usize) -> bool {
+    (worker / nodes + worker % nodes) % 2 == 1
 }
 
 /// Waits for the workers. In words, which of them did not end as they should.
@@ -161,6 +183,15 @@ fn gates<W: Workload>(
     .concat()
 }
 
+/// A verdict on who led when. None of etcd: the term that its members tell is that of the last entry they have applied, not
+/// the one in which they lead.
+fn leaders(target: Target, observed: &Observed) -> Option<Verdict> {
+    match target {
+        Target::Trefoil => Some(coverage::nothing_found("leaders", &observed.split_terms())),
+        Target::Etcd => None,
+    }
+}
+
 /// Adds the verdicts of the workload's checkers.
 ///
 /// # Errors
@@ -177,22 +208,32 @@ fn harness(failures: &[String]) -> Option<Verdict> {
     (!failures.is_empty()).then_some(verdict)
 }
 
-/// A client of these nodes, as soon as one of them answers. `retries`: whether what was surely not done is asked again;
-/// `timeout`: of each call.
+/// How a client asks.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// Whether what was surely not done is asked again.
+    retries: bool,
+    /// Whether it asks whoever leads; else the nodes that it was given, and no other. Of etcd it always does the latter.
+    routed: bool,
+    /// Of each call.
+    timeout: Duration,
+}
+
+/// A client of these nodes, as soon as one of them answers.
 ///
 /// # Errors
 /// Nobody has answered by then: why.
 async fn connect(
     target: Target,
     endpoints: &[String],
-    (retries, timeout): (bool, Duration),
+    Manner { retries, routed, timeout }: Manner,
     until: clock::Instant,
 ) -> Result<Client, String> {
     loop {
         let made = match target {
             Target::Trefoil => {
-                let builder = trefoil_client::Client::builder(endpoints.to_vec()).retries(retries).timeout(timeout);
-                builder.connect().await.map(Client::from).map_err(|error| error.to_string())
+                let builder = trefoil_client::Client::builder(endpoints.to_vec()).retries(retries).routed(routed);
+                builder.timeout(timeout).connect().await.map(Client::from).map_err(|error| error.to_string())
             }
             // Its connections are made when they are first needed.
             Target::Etcd => EtcdClient::of(endpoints).map(Client::from).map_err(|error| format!("{error:#}")),
@@ -210,11 +251,28 @@ fn pauses(mean_s: f64, mut dice: Dice) -> impl FnMut() -> Duration + Send + 'sta
     move || Duration::from_secs_f64(mean_s * (dice.below(2000) as f64) / 1000.0)
 }
 
+/// What nodes were seen to say of themselves.
+#[derive(Clone, Debug, Default)]
+struct Noted {
+    observed: Observed,
+    alarms: Alarms,
+}
+
+impl Noted {
+    /// Takes note of how a node is.
+    fn see(&mut self, node: usize, status: &NodeStatus) {
+        self.observed.see(status);
+        self.alarms.see(node, status, clock::now());
+    }
+}
+
 /// Asks all nodes how they are, again and again.
-async fn observe(mut statuses: Statuses, observed: Arc<Mutex<Observed>>) {
+async fn observe(mut statuses: Statuses, noted: Arc<Mutex<Noted>>) {
     loop {
-        for status in statuses.ask_all().await.iter().flatten() {
-            observed.lock().unwrap_or_else(PoisonError::into_inner).see(status);
+        for (node, status) in statuses.ask_all().await.iter().enumerate() {
+            if let Some(status) = status {
+                noted.lock().unwrap_or_else(PoisonError::into_inner).see(node, status);
+            }
         }
         clock::sleep(OBSERVED_EVERY).await;
     }
@@ -243,18 +301,23 @@ async fn trouble<W: Workload>(
             clock::sleep_until(until).await;
             return;
         }
-        let leader = cluster.leader().await;
-        record_faults(asking, nemesis.inject(cluster, leader).await);
+        let placement = cluster.placement().await;
+        record_faults(asking, nemesis.inject(cluster, &placement).await);
         clock::sleep_until(until.min(clock::now() + about(plan.fault_lasts))).await;
         record_faults(asking, nemesis.heal(cluster).await);
     }
 }
 
 /// The cluster has recovered when all is healed and every node was ready, the last calls are answered, every node serves
-/// by itself, and the replicas are equal.
-async fn recover<W: Workload>(asking: &Asking<W>, cluster: &Cluster, nemesis: &Nemesis, plan: &Plan) -> Verdict {
-    let until = clock::now() + RECOVERY_MAX;
-    let mut findings: Vec<String> = nemesis.not_healed().map(str::to_owned).into_iter().collect();
+/// by itself, and the replicas are equal. `until`: by then.
+async fn recover<W: Workload>(
+    asking: &Asking<W>,
+    cluster: &Cluster,
+    nemesis: &Nemesis,
+    plan: &Plan,
+    until: clock::Instant,
+) -> Verdict {
+    let mut findings = nemesis.not_healed().to_vec();
     findings.extend(last_calls(asking, cluster, plan, until).await.err());
     // Behind the last calls: whatever is put now, they have not seen.
     findings.extend(recovery::findings(&mut Themselves::of(cluster, plan.call_timeout), until).await);
@@ -272,7 +335,8 @@ async fn last_calls<W: Workload>(
     until: clock::Instant,
 ) -> Result<(), String> {
     let (endpoints, timeout) = (cluster.endpoints(), plan.call_timeout);
-    let client = connect(cluster.target(), &endpoints, (true, timeout), until).await;
+    let manner = Manner { retries: true, routed: true, timeout };
+    let client = connect(cluster.target(), &endpoints, manner, until).await;
     let client = client.map_err(|why| recovery::late(&format!("no node has answered: {why}")))?;
     let mut worker = Worker::new(asking.clone(), client, LAST_PROCESS, 1, timeout);
     let answered = worker.insist(asking.last_calls(), until, RETRY_PAUSE).await;

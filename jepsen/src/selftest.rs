@@ -15,14 +15,44 @@ use serde::Deserialize;
 use trefoil_world::planted::Bug;
 
 use crate::checker::{Valid, Verdict};
+use crate::nemesis::FaultKind;
+use crate::workload::Name;
 
 /// What runs a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     /// `sim-planted`, and `sim` on the same seed with the same profile.
     Simulation,
-    /// A run of registers without faults on the loopback, of `kvd-planted` and of `kvd`.
-    Harness,
+    /// A run of `kvd-planted` and of `kvd`, as processes.
+    Harness(Scene),
+}
+
+/// A run of processes on the loopback in which a bug comes to light.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scene {
+    pub workload: Name,
+    /// None: a quiet run.
+    pub faults: &'static [FaultKind],
+    pub nodes: usize,
+    /// Of load.
+    pub seconds: u64,
+    /// Calls a second, of all workers together.
+    pub rate: u64,
+    pub workers: usize,
+}
+
+impl Scene {
+    /// What `jepsen` is told for it, beside the seed, the program and the folder.
+    pub fn words(&self) -> Vec<String> {
+        let Scene { workload, faults, nodes, seconds, rate, workers } = self;
+        let kinds: Vec<String> = faults.iter().map(FaultKind::to_string).collect();
+        let faults = if kinds.is_empty() { "--no-faults".to_owned() } else { format!("--faults={}", kinds.join(",")) };
+        let numbers =
+            [("nodes", *nodes as u64), ("time-limit", *seconds), ("rate", *rate), ("concurrency", *workers as u64)];
+        let numbers = numbers.map(|(flag, number)| format!("--{flag}={number}"));
+        let fixed = ["test", "--backend=loopback"].map(str::to_owned);
+        fixed.into_iter().chain([format!("--workload={workload}"), faults]).chain(numbers).collect()
+    }
 }
 
 impl Tool {
@@ -30,7 +60,7 @@ impl Tool {
     pub fn seeds_max(self) -> u64 {
         match self {
             Tool::Simulation => 60,
-            Tool::Harness => 4,
+            Tool::Harness(_) => 6,
         }
     }
 }
@@ -39,7 +69,7 @@ impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Tool::Simulation => "simulation",
-            Tool::Harness => "harness",
+            Tool::Harness(_) => "harness",
         })
     }
 }
@@ -55,17 +85,33 @@ pub struct Trial {
 const REVISIONS: &str = "linearizable registers (revisions)";
 const SESSION: &str = "session";
 const INVARIANTS: &str = "invariants";
+/// Nodes that serve and must stay out are told of there.
+const FAULTS: &str = "faults";
+
+/// Many swaps of few registers at once.
+const SWAPS: Scene = Scene { workload: Name::Register, faults: &[], nodes: 3, seconds: 10, rate: 600, workers: 20 };
+
+/// The same under faults of one kind, at a pace that leaves room for them.
+const fn under(faults: &'static [FaultKind]) -> Scene {
+    Scene { faults, seconds: 20, rate: 300, ..SWAPS }
+}
+
+const fn tested(bug: Bug, scene: Scene, checker: &'static str) -> Trial {
+    Trial { bug, tool: Tool::Harness(scene), checker }
+}
 
 const fn simulated(bug: Bug, checker: &'static str) -> Trial {
     Trial { bug, tool: Tool::Simulation, checker }
 }
 
 /// All trials. Those that name a checker of histories are run without a look at the disks where that would be first.
-pub const TRIALS: [Trial; 17] = [
+pub const TRIALS: [Trial; 21] = [
     simulated(Bug::AckBeforeSync, REVISIONS),
+    tested(Bug::AckBeforeSync, under(&[FaultKind::PowerLoss]), REVISIONS),
     simulated(Bug::MarkBeforeSync, INVARIANTS),
     simulated(Bug::VoteNotPersisted, INVARIANTS),
     simulated(Bug::LocalReads, SESSION),
+    tested(Bug::LocalReads, under(&[FaultKind::Partition]), REVISIONS),
     simulated(Bug::ReadIndexUnasked, SESSION),
     simulated(Bug::ReadBeforeApplied, SESSION),
     simulated(Bug::JoinRunningRound, SESSION),
@@ -75,10 +121,12 @@ pub const TRIALS: [Trial; 17] = [
     simulated(Bug::RequestTableLost, SESSION),
     simulated(Bug::VoteLostWithSnapshot, INVARIANTS),
     simulated(Bug::CompareOutsideApply, REVISIONS),
-    Trial { bug: Bug::CompareOutsideApply, tool: Tool::Harness, checker: REVISIONS },
+    tested(Bug::CompareOutsideApply, SWAPS, REVISIONS),
     simulated(Bug::UnknownWriteRepeated, REVISIONS),
     simulated(Bug::StorageIdIgnored, INVARIANTS),
+    tested(Bug::StorageIdIgnored, under(&[FaultKind::Amnesia]), FAULTS),
     simulated(Bug::StartCountIgnored, INVARIANTS),
+    tested(Bug::StartCountIgnored, under(&[FaultKind::OldCopy]), FAULTS),
 ];
 
 /// What a run has shown of itself: its report, or its `results.json`.
@@ -193,6 +241,20 @@ mod tests {
     }
 
     #[test]
+    fn a_scene_is_told_in_words() {
+        let cases = [
+            (SWAPS, "--no-faults --nodes=3 --time-limit=10 --rate=600 --concurrency=20"),
+            (
+                under(&[FaultKind::Amnesia, FaultKind::OldCopy]),
+                "--faults=amnesia,old-copy --nodes=3 --time-limit=20 --rate=300 --concurrency=20",
+            ),
+        ];
+        for (scene, expected) in cases {
+            assert_eq!(scene.words().join(" "), format!("test --backend=loopback --workload=register {expected}"));
+        }
+    }
+
+    #[test]
     fn a_bug_counts_when_its_checker_found_it_and_the_clean_run_is_valid() {
         let mut progress = Progress::default();
         assert!(!progress.planted(SESSION, Some(&shown(INVARIANTS, Valid::False))), "somebody else");
@@ -204,14 +266,14 @@ mod tests {
         assert!(progress.told(1).contains("invariants 1 times"), "{}", progress.told(1));
         progress.clean(5, Some(&shown(SESSION, Valid::True)));
         assert!(progress.is_caught(1) && !progress.goes_on(Tool::Simulation, 1));
-        assert!(!progress.is_caught(2) && progress.goes_on(Tool::Simulation, 2) && !progress.goes_on(Tool::Harness, 2));
+        assert!(!progress.is_caught(2) && progress.goes_on(Tool::Simulation, 2));
         progress.clean(6, Some(&shown("nodes", Valid::False)));
         assert!(!progress.is_caught(1) && !progress.goes_on(Tool::Simulation, 9));
     }
 
     #[test]
     fn seeds_are_searched_up_to_a_bound() {
-        for tool in [Tool::Simulation, Tool::Harness] {
+        for tool in [Tool::Simulation, Tool::Harness(SWAPS)] {
             let mut progress = Progress::default();
             while progress.goes_on(tool, 2) {
                 assert!(!progress.planted(SESSION, Some(&shown(SESSION, Valid::True))));

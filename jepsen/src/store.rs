@@ -1,9 +1,9 @@
-//! What a run leaves on disk: its history as JSON lines, and its results.
+//! What a run leaves on disk: its history as JSON lines, and its results; and what of its nodes it does not.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -34,7 +34,9 @@ pub struct Results {
     pub faults: BTreeMap<String, u64>,
     /// As nodes were seen to say.
     pub leader_changes: u64,
-    pub snapshots: u64,
+    /// Of the default partition.
+    pub snapshots_built: u64,
+    pub snapshots_installed: u64,
     pub history_sha256: String,
 }
 
@@ -57,6 +59,18 @@ pub fn save(folder: &Path, results: &Results) -> io::Result<()> {
     fs::write(folder.join("results.json"), serde_json::to_vec_pretty(results)?)
 }
 
+/// Removes what nodes that are dead have left on their disks. What cannot be removed is told on stderr, and stays.
+pub fn remove_data(folders: &[PathBuf]) {
+    for folder in folders {
+        match fs::remove_dir_all(folder) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                eprintln!("jepsen: {} is not removed: {error}", folder.display());
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
 /// What a run came to.
 pub fn sum<W: Workload>((target, seed, began): (Target, u64, Wall), run: &Run<W::Call, W::Reply>) -> Results {
     let lasted_ms = run.history.last().map_or(0, |event| event.time.0 / 1_000_000);
@@ -71,7 +85,8 @@ pub fn sum<W: Workload>((target, seed, began): (Target, u64, Wall), run: &Run<W:
         operations: coverage::counted::<W>(&pair(&run.history)),
         faults: coverage::in_force(&run.history),
         leader_changes: run.observed.times(Expected::LeaderChange),
-        snapshots: run.observed.times(Expected::Snapshot),
+        snapshots_built: run.observed.snapshots_built(),
+        snapshots_installed: run.observed.times(Expected::Snapshot),
         history_sha256: sha256_of_lines(&run.history),
     }
 }
@@ -98,6 +113,22 @@ fn hex(hasher: Sha256) -> String {
 mod tests {
     use super::*;
     use crate::history::{Nanos, Process, What};
+
+    #[test]
+    fn data_goes_and_all_else_stays() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["n1/db", "n1.disk/kept", "n2"] {
+            fs::create_dir_all(path(name)).expect("made");
+        }
+        fs::write(path("n1/db/000008.log"), "entries").expect("written");
+        fs::write(path("n1.1.log"), "said").expect("written");
+        remove_data(&["n1", "n1.original", "n1.old", "n1.disk"].map(path));
+        let left = fs::read_dir(folder.path()).expect("it is there").map(|entry| entry.expect("read").file_name());
+        let mut left: Vec<_> = left.collect();
+        left.sort();
+        assert_eq!(left, ["n1.1.log", "n2"]);
+    }
 
     #[test]
     fn the_sum_of_a_history_is_that_of_its_file() {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use trefoil_client::Client;
 use trefoil_jepsen::backend::{self, Backend, PEER_PORT, Reach};
+use trefoil_jepsen::cluster::status::Placement;
 use trefoil_jepsen::cluster::{Cluster, Shim};
 use trefoil_jepsen::history::FaultPhase;
 use trefoil_jepsen::nemesis::{FaultKind, Nemesis, Shape, flags};
@@ -131,6 +133,11 @@ fn kvd() -> PathBuf {
     })
 }
 
+/// Past the capture of tests that pass: what is not shown must be seen.
+fn say(line: &str) {
+    std::io::stderr().write_all(line.as_bytes()).expect("somebody listens");
+}
+
 fn seed() -> u64 {
     let given = env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
     let seed = given.unwrap_or_else(random::next_u64);
@@ -163,13 +170,13 @@ async fn every_fault_of_the_network_comes_about_through_proxies_and_loses_nothin
 async fn every_cut_comes_about_between_namespaces_and_loses_nothing() {
     let able = backend::probe(&kvd(), None);
     if let Err(why) = able.namespaces {
-        println!("not shown: there are no namespaces here: {why}");
+        say(&format!("faults: cuts between namespaces are not shown: there are none here: {why}\n"));
         return;
     }
     assert_eq!((able.partitions, able.peer_port_cut), (Ok(()), Ok(())));
     let (nodes, kinds) = if is_full() { (NODES_OF_ALL_SHAPES, all_cuts()) } else { (NODES, CUTS.to_vec()) };
     let folder = tempfile::tempdir().expect("a folder");
-    let backend = Backend::namespaces(&format!("faults{}", std::process::id()), nodes).expect("namespaces");
+    let backend = Backend::namespaces("faults", nodes).expect("namespaces");
     let cluster = Cluster::start(backend, &kvd(), &folder.path().join("run"), &[]).await.expect("the nodes are ready");
     all_come_about(cluster, 0, &kinds).await;
 }
@@ -203,14 +210,15 @@ async fn all_come_about(mut cluster: Cluster, puts_first: u64, kinds: &[FaultKin
     expect_kept(&client, &acked).await;
     cluster.observe().expect("the system tells who has ended");
     assert!(cluster.ended().is_empty(), "{:?}", cluster.ended());
-    cluster.stop().await;
+    cluster.stop().await.expect("the system tells how they end");
+    assert!(cluster.ended().is_empty(), "{:?}", cluster.ended());
 }
 
 /// Whether it came to be in force. It is healed in any case.
 async fn come_about(cluster: &mut Cluster, load: &Load, kind: FaultKind, seed: u64) -> bool {
-    let leader = led(cluster).await;
+    let placement = led(cluster).await;
     let (began, mut nemesis) = (clock::now(), Nemesis::new(&[kind], seed));
-    let seen = nemesis.inject(cluster, Some(leader)).await;
+    let seen = nemesis.inject(cluster, &placement).await;
     let in_force = began.elapsed();
     load.goes_on(PUTS_UNDER_FAULT).await;
     let healed = nemesis.final_heal(cluster).await;
@@ -220,15 +228,17 @@ async fn come_about(cluster: &mut Cluster, load: &Load, kind: FaultKind, seed: u
     println!("{kind}: probed after {in_force:.1?}, healed after {:.1?}", began.elapsed());
     assert!(healed.iter().all(|(_, phase, _)| *phase == FaultPhase::Healed), "{kind} was healed");
     assert!(nemesis.findings().is_empty(), "{:?}", nemesis.findings());
+    assert!(nemesis.not_healed().is_empty(), "{:?}", nemesis.not_healed());
     seen.iter().any(|(_, phase, _)| *phase == FaultPhase::InForce)
 }
 
 /// Waits until somebody leads.
-async fn led(cluster: &mut Cluster) -> usize {
+async fn led(cluster: &mut Cluster) -> Placement {
     let until = clock::now() + LEADER_MAX;
     loop {
-        if let Some(leader) = cluster.leader().await {
-            return leader;
+        let placement = cluster.placement().await;
+        if placement.leader.is_some() {
+            return placement;
         }
         assert!(clock::now() < until, "nobody leads after {LEADER_MAX:?}");
         clock::sleep(PACE).await;

@@ -34,6 +34,8 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 
 /// Memory of a batch that is kept for the next one.
 const KEPT_BYTES_MAX: usize = 1 << 20;
+/// Where [`Bug::AckBeforeSync`] is planted, two of so many batches in a row are synced if they ask for it.
+const PLANTED_LAG: u64 = 16;
 
 /// A handle to the writer. Clones feed the same queue.
 #[derive(Clone)]
@@ -186,10 +188,11 @@ impl Loop {
         }
         match (gathered.durability, self.engine.sync_delay()) {
             (Durability::NoSync, _) => self.engine.write(&batch, Durability::NoSync)?,
-            (Durability::Sync, None) if planted::is(Bug::AckBeforeSync) => {
+            // Applies wait in this queue: an acknowledgement that did not overtake whole batches would overtake nothing.
+            (Durability::Sync, None) if planted::is(Bug::AckBeforeSync) && self.position % PLANTED_LAG >= 2 => {
                 self.engine.write(&batch, Durability::NoSync)?;
                 gathered.done.drain(..).for_each(|done| done());
-                self.engine.write(&Batch::new(), Durability::Sync)?;
+                return Ok(());
             }
             (Durability::Sync, None) => self.engine.write(&batch, Durability::Sync)?,
             (Durability::Sync, Some(delay)) => {

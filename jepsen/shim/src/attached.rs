@@ -151,8 +151,11 @@ impl Attached {
         before.unwrap_or_else(|left| left).min(wanted)
     }
 
-    /// Counts a write that is refused for lack of space.
-    pub(crate) fn count_refused(&self) {
+    /// Counts a write to this descriptor that is refused for lack of space.
+    pub(crate) fn count_refused(&self, fd: c_int) {
+        if self.below_is(fd, is_data) {
+            self.word(Word::DataRefused).fetch_add(1, Ordering::Relaxed);
+        }
         self.word(Word::WritesRefused).fetch_add(1, Ordering::Relaxed);
     }
 
@@ -191,13 +194,23 @@ impl Attached {
 
     /// Whether a descriptor is of the directory, or of something in it.
     pub(crate) fn is_below(&self, fd: c_int) -> bool {
+        self.below_is(fd, |rest| rest.first().is_none_or(|byte| *byte == b'/'))
+    }
+
+    /// Whether the path of a descriptor begins with that of the directory, and what stands behind it is like this.
+    fn below_is(&self, fd: c_int, like: impl FnOnce(&[u8]) -> bool) -> bool {
         let (link, mut path) = (link_of(fd), [0; PATH_BYTES_MAX]);
         // SAFETY: `link` ends in a zero, `path` has as much room as is said.
         let bytes = unsafe { libc::readlink(link.as_ptr().cast(), path.as_mut_ptr().cast(), path.len()) };
         let path = usize::try_from(bytes).ok().and_then(|bytes| path.get(..bytes));
-        let rest = path.and_then(|path| path.strip_prefix(self.directory.to_bytes()));
-        rest.is_some_and(|rest| rest.first().is_none_or(|byte| *byte == b'/'))
+        path.and_then(|path| path.strip_prefix(self.directory.to_bytes())).is_some_and(like)
     }
+}
+
+/// Whether a path is that of a write-ahead log, a table, a manifest or the mark.
+fn is_data(path: &[u8]) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    name.ends_with(b".log") || name.ends_with(b".sst") || name.starts_with(b"MANIFEST-") || name.starts_with(b"mark")
 }
 
 /// The value of an environment variable. Nobody who is watched changes its environment.

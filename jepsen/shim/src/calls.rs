@@ -69,7 +69,7 @@ fn permitted(fd: c_int, at: Option<off_t>, bytes: size_t) -> Result<size_t, c_in
     let Some(shim) = attached() else { return Ok(bytes) };
     match shim.before_write(fd, at, bytes) {
         0 if bytes > 0 => {
-            shim.count_refused();
+            shim.count_refused(fd);
             Err(libc::ENOSPC)
         }
         granted => Ok(granted),

@@ -41,10 +41,13 @@ pub enum Word {
     Kept,
     /// The last number that may be given.
     KeptMax,
+    /// Counts those of the refused writes that were to a file without which the directory is worth less: of RocksDB its
+    /// write-ahead logs, tables and manifests; or the mark.
+    DataRefused,
 }
 
 impl Word {
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
     pub const BYTES: usize = 8;
 }
 

@@ -31,8 +31,7 @@ pub struct Capabilities {
 /// up to some seconds.
 pub fn probe(kvd: &Path, shim: Option<&Path>) -> Capabilities {
     let (proxies, shim) = (said(owners_can_be_found()), said(shim_loads(kvd, shim)));
-    let run = RunId::parse(&format!("probe{}", std::process::id()));
-    match run.and_then(|run| Namespaces::build(run, 2)) {
+    match Namespaces::build("probe", 2) {
         Ok(namespaces) => Capabilities {
             namespaces: Ok(()),
             partitions: said(cut_works(namespaces.router(), Traffic::All)),

@@ -9,17 +9,14 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use super::proxies::Serving;
-use super::{Place, Proxies, RunId, ensure_possible};
+use super::{Place, Proxies, RunId, claim, ensure_possible};
 use crate::cleanup::RunRecord;
 
 /// Where a node behind a proxy really hears the other nodes.
 const BEHIND_PORT: u16 = 2381;
-
-/// How many loopback backends a process may have at a time.
-const BACKENDS_MAX: u32 = 1000;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ impl Loopback {
     /// Nodes whose commands begin with `prefix`.
     pub(crate) fn with_prefix(nodes: usize, prefix: &[&str]) -> anyhow::Result<Loopback> {
         ensure_possible(nodes)?;
-        let (run, record) = claim()?;
+        let (run, record) = claim("lo")?;
         let prefix: Vec<String> = prefix.iter().map(|&word| word.to_owned()).collect();
         let place = |node| Place::new(node, host(&run, node), prefix.clone());
         Ok(Loopback { places: (0..nodes).map(place).collect(), proxies: None, record })
@@ -71,17 +68,6 @@ impl Loopback {
     pub(super) fn record(&mut self) -> &mut RunRecord {
         &mut self.record
     }
-}
-
-/// A name for the run that no other one has.
-fn claim() -> anyhow::Result<(RunId, RunRecord)> {
-    for number in 0..BACKENDS_MAX {
-        let run = RunId::parse(&format!("lo{}x{number}", std::process::id()))?;
-        if let Some(record) = RunRecord::claim(&run)? {
-            return Ok((run, record));
-        }
-    }
-    bail!("this process has {BACKENDS_MAX} clusters on the loopback interface already")
 }
 
 /// `127.a.b.n`; `a` is above 0, out of the way of those who use 127.0.0.1.

@@ -12,6 +12,7 @@
 //! Invariants:
 //!
 //! * The run's record is written before anything is made, and removed after all else.
+//! * Nothing is made when something of the run's name is there, and nothing is removed that was not made here.
 //! * The router forwards whatever its rules do not drop. In particular it does not check sources against the way back:
 //!   that way may be cut, and a cut of one direction would become one of both.
 
@@ -24,7 +25,7 @@ use anyhow::{Context, bail, ensure};
 use super::iproute::{ip, set_kernel};
 use super::router::{Reach, Router, link_to};
 use super::subnet::{self, Subnet};
-use super::{CLIENT_PORT, Place, RunId, ensure_possible, is_root};
+use super::{CLIENT_PORT, Place, RunId, claim, ensure_possible, is_root};
 use crate::cleanup::{self, RunRecord};
 
 /// Where iproute2 keeps the names of namespaces.
@@ -44,20 +45,23 @@ pub struct Namespaces {
 
 impl Namespaces {
     /// Makes them; see [`super::Backend::namespaces`].
-    pub(super) fn build(run: RunId, nodes: usize) -> anyhow::Result<Namespaces> {
+    pub(super) fn build(kind: &str, nodes: usize) -> anyhow::Result<Namespaces> {
         ensure_possible(nodes)?;
         ensure!(is_root(), "network namespaces need root");
         for left in cleanup::sweep().context("cannot look for what dead runs have left")?.failed {
             eprintln!("jepsen: what a dead run has left cannot be removed: {left}");
         }
-        let Some(record) = RunRecord::claim(&run)? else {
-            bail!("{run} is under way, or cannot be removed; `jepsen cleanup` says which");
-        };
-        let made = Made(run);
-        let run = &made.0;
-        let subnet = make_router(run)?;
+        let (run, record) = claim(kind)?;
+        let there = there_is(&run)?;
+        ensure!(
+            there.is_empty(),
+            "{} is there, and no run of this harness has made it; see `jepsen cleanup`",
+            there.join(", ")
+        );
+        let mut made = Made::default();
+        let subnet = make_router(&run, &mut made)?;
         for node in 0..nodes {
-            make_node(run, subnet, node)?;
+            make_node(&run, subnet, node, &mut made)?;
         }
         let router = Router::new(run.clone(), subnet, nodes);
         let place = |node| {
@@ -84,37 +88,55 @@ impl Namespaces {
     }
 }
 
-/// What is made for a run, all or some of it; removed when dropped.
-#[derive(Debug)]
-struct Made(RunId);
+/// What was made for a run so far; removed when dropped.
+#[derive(Debug, Default)]
+struct Made {
+    link: Option<String>,
+    namespaces: Vec<String>,
+}
+
+impl Made {
+    fn namespace(&mut self, name: &str) -> anyhow::Result<()> {
+        ip(&format!("netns add {name}"))?;
+        self.namespaces.push(name.to_owned());
+        Ok(())
+    }
+
+    /// From the root namespace to `root` in another one.
+    fn link(&mut self, name: &str, namespace: &str) -> anyhow::Result<()> {
+        ip(&format!("link add {name} type veth peer name root netns {namespace}"))?;
+        self.link = Some(name.to_owned());
+        Ok(())
+    }
+}
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if let Err(error) = remove(&self.0) {
-            eprintln!("jepsen: something of {} is left (`jepsen cleanup` removes it): {error:#}", self.0);
+        if let Err(error) = remove_all(self.link.as_deref(), &self.namespaces) {
+            eprintln!("jepsen: not all namespaces are removed (`jepsen cleanup` does it): {error:#}");
         }
     }
 }
 
 /// The router with its link to the root namespace. The subnet is claimed by the route to it.
-fn make_router(run: &RunId) -> anyhow::Result<Subnet> {
+fn make_router(run: &RunId, made: &mut Made) -> anyhow::Result<Subnet> {
     let (router, link) = (run.router(), link_of(run));
-    ip(&format!("netns add {router}"))?;
+    made.namespace(&router)?;
     // Read when an interface is made.
     set_kernel(&router, "net/ipv4/conf/all/rp_filter", "0")?;
     set_kernel(&router, "net/ipv4/conf/default/rp_filter", "0")?;
     set_kernel(&router, "net/ipv4/ip_forward", "1")?;
     ip(&format!("-n {router} link set lo up"))?;
-    ip(&format!("link add {link} type veth peer name root netns {router}"))?;
+    made.link(&link, &router)?;
     ip(&format!("-n {router} link set root up"))?;
     ip(&format!("link set {link} up"))?;
-    let subnet = claim(run, &link)?;
+    let subnet = claim_subnet(run, &link)?;
     ip(&format!("-n {router} addr add {}/24 dev root", subnet.gateway_of_harness()))?;
     ip(&format!("addr add {}/24 dev {link}", subnet.harness()))?;
     Ok(subnet)
 }
 
-fn claim(run: &RunId, link: &str) -> anyhow::Result<Subnet> {
+fn claim_subnet(run: &RunId, link: &str) -> anyhow::Result<Subnet> {
     let routes = subnet::routes(&ip("-o -4 route show table all")?);
     for subnet in subnet::candidates(run.number()) {
         if !subnet.is_free(&routes) {
@@ -130,9 +152,9 @@ fn claim(run: &RunId, link: &str) -> anyhow::Result<Subnet> {
     bail!("routes of this machine touch every /16 of 10.0.0.0/8 and 172.16.0.0/12")
 }
 
-fn make_node(run: &RunId, subnet: Subnet, node: usize) -> anyhow::Result<()> {
+fn make_node(run: &RunId, subnet: Subnet, node: usize, made: &mut Made) -> anyhow::Result<()> {
     let (router, namespace, link, gateway) = (run.router(), run.node(node), link_to(node), subnet.gateway(node));
-    ip(&format!("netns add {namespace}"))?;
+    made.namespace(&namespace)?;
     ip(&format!("-n {router} link add {link} type veth peer name eth0 netns {namespace}"))?;
     ip(&format!("-n {router} addr add {gateway}/24 dev {link}"))?;
     ip(&format!("-n {router} link set {link} up"))?;
@@ -184,14 +206,28 @@ pub(crate) fn processes(run: &RunId) -> anyhow::Result<Vec<u32>> {
 
 /// Removes what there is of a run: its link, with it its address and its route, and its namespaces.
 pub(crate) fn remove(run: &RunId) -> anyhow::Result<()> {
-    let link = link_of(run);
-    if Path::new("/sys/class/net").join(&link).exists() {
+    remove_all(Some(link_of(run).as_str()), &of_run(run)?)
+}
+
+/// The link goes with its address and its route, if it is there.
+fn remove_all(link: Option<&str>, namespaces: &[String]) -> anyhow::Result<()> {
+    if let Some(link) = link.filter(|link| is_link(link)) {
         ip(&format!("link del {link}"))?;
     }
-    for name in of_run(run)? {
+    for name in namespaces {
         ip(&format!("netns del {name}"))?;
     }
     Ok(())
+}
+
+fn is_link(name: &str) -> bool {
+    Path::new("/sys/class/net").join(name).exists()
+}
+
+/// What there is that bears a run's name.
+fn there_is(run: &RunId) -> anyhow::Result<Vec<String>> {
+    let link = Some(link_of(run)).filter(|link| is_link(link));
+    Ok(of_run(run)?.into_iter().chain(link).collect())
 }
 
 fn of_run(run: &RunId) -> anyhow::Result<Vec<String>> {
@@ -203,6 +239,21 @@ fn of_run(run: &RunId) -> anyhow::Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Only root can show it, where there are namespaces.
+    #[test]
+    fn what_others_have_made_is_refused_and_stays() {
+        let foreign = format!("tfj-foreign{}x0-n2", std::process::id());
+        if ip(&format!("netns add {foreign}")).is_err() {
+            return;
+        }
+        let refused = Namespaces::build("foreign", 2).map(drop).map_err(|error| error.to_string());
+        let left = existing().expect("they can be listed");
+        ip(&format!("netns del {foreign}")).expect("it is still there");
+        assert!(refused.as_ref().is_err_and(|error| error.contains(&foreign)), "{refused:?}");
+        let ours = left.iter().filter(|name| name.starts_with(&foreign[..foreign.len() - 1]));
+        assert_eq!(ours.collect::<Vec<_>>(), [&foreign]);
+    }
 
     #[test]
     fn the_links_name_fits_the_kernel() {

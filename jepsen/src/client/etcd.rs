@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 use tower::service_fn;
-use trefoil_client::NodeStatus;
+use trefoil_client::{KeyValue, NodeStatus};
 use trefoil_proto::etcd::etcdserverpb::kv_client::KvClient;
 use trefoil_proto::etcd::etcdserverpb::maintenance_client::MaintenanceClient;
 use trefoil_proto::etcd::etcdserverpb::{HashKvRequest, StatusRequest};
@@ -68,6 +68,13 @@ impl EtcdClient {
             kv(channel).txn(request).await
         });
         Ok(message::got_all(reply.await?))
+    }
+
+    pub(super) async fn all_at(&self, revision: u64, timeout: Duration) -> Result<Vec<KeyValue>, Failure> {
+        let reply = self.ask(message::all_at(revision), (Access::Read, timeout), |channel, request| async move {
+            kv(channel).range(request).await
+        });
+        Ok(message::got_pairs(reply.await?))
     }
 
     pub(super) async fn put(&self, key: String, text: String, timeout: Duration) -> Result<u64, Failure> {

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use trefoil_client::{Client, Compare, Consistency, Context, KeyValue, Op, OpReply, Revision, Txn};
+use trefoil_client::{Client, Compare, Consistency, Context, KeyRange, KeyValue, Op, OpReply, Revision, Txn};
 
 use super::{Change, Changed, Guard, Holds, Pair, Reading};
 use crate::outcome::Failure;
@@ -50,6 +50,12 @@ impl TrefoilClient {
         let reply = self.library.txn(txn).timeout(timeout).send().await?;
         self.carry(reply.context);
         Ok(Reading { pairs: reply.replies.iter().map(found).collect(), at: reply.header.revision.0 })
+    }
+
+    pub(super) async fn all_at(&self, revision: u64, timeout: Duration) -> Result<Vec<KeyValue>, Failure> {
+        // A node without a replica answers no scan.
+        let scan = self.library.scan(KeyRange::all()).revision(Revision(revision)).consistency(Consistency::Stale);
+        Ok(scan.timeout(timeout).collect().await?.pairs)
     }
 
     pub(super) async fn put(&self, key: String, text: String, timeout: Duration) -> Result<u64, Failure> {

@@ -48,6 +48,11 @@ impl Directory {
         self.beside("original")
     }
 
+    /// It, and all that may stand beside it.
+    pub(crate) fn all(&self) -> [PathBuf; 3] {
+        [self.0.clone(), self.original(), self.old_copy()]
+    }
+
     /// The copy that [`Directory::copy`] makes.
     fn old_copy(&self) -> PathBuf {
         self.beside("old")

@@ -13,7 +13,7 @@ use trefoil_world::{clock, task};
 use super::directory::Replacement;
 use super::disk::{Sidecar, Unmodelled, Word};
 use super::power::{self, Loss, Names, Synced};
-use super::signals::END_MAX;
+use super::signals::Down;
 use super::{Cluster, Node, Shim};
 use crate::generator::Dice;
 
@@ -24,7 +24,10 @@ const PLANS_MAX: usize = 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskCount {
     SyncsFailed,
+    /// To whatever file.
     WritesRefused,
+    /// Those to write-ahead logs, tables, manifests and marks.
+    DataRefused,
 }
 
 /// A loss of power of all nodes at once.
@@ -79,6 +82,7 @@ impl Cluster {
         self.disks_healed = None;
         let sidecar = self.sidecar(node)?;
         sidecar.set(Word::WritesRefused, 0)?;
+        sidecar.set(Word::DataRefused, 0)?;
         sidecar.set(Word::SpaceLeft, bytes)?;
         sidecar.set(Word::SpaceLimited, 1)
     }
@@ -91,6 +95,7 @@ impl Cluster {
         self.sidecar(node)?.word(match what {
             DiskCount::SyncsFailed => Word::SyncsFailed,
             DiskCount::WritesRefused => Word::WritesRefused,
+            DiskCount::DataRefused => Word::DataRefused,
         })
     }
 
@@ -116,7 +121,7 @@ impl Cluster {
         self.power_loss = None;
         self.shim().map_err(anyhow::Error::msg)?;
         let all: BTreeSet<usize> = (0..self.nodes.len()).collect();
-        let taken = self.take_down(&all, libc::SIGKILL, END_MAX).await?;
+        let taken = self.take_down(&all, Down::Kill).await?;
         let disk = |node: &Node| Some((node.sidecar.clone()?, node.directory.path().to_owned()));
         let disks: Vec<(Sidecar, PathBuf)> = self.nodes.iter().filter_map(disk).collect();
         let lost = task::blocking(move || lose(&disks, &mut dice)).await??;
@@ -162,6 +167,7 @@ impl Cluster {
     /// It cannot be done. The original is then aside or where it was, and comes back as below.
     pub async fn replace_directory(&mut self, node: usize, by: Replacement, mut dice: Dice) -> anyhow::Result<String> {
         self.assert_down(node)?;
+        self.nodes[node].struck.directory.get_or_insert_with(clock::now);
         let directory = self.nodes[node].directory.clone();
         let what = task::blocking(move || directory.replace(by, &mut dice)).await??;
         self.take_as_synced(node)?;

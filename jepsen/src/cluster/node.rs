@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
+use trefoil_world::clock;
 
 use super::directory::Directory;
 use super::disk::Sidecar;
@@ -13,6 +14,19 @@ use super::start::READY_MAX;
 use super::{EndReason, Shim};
 use crate::backend::Place;
 use crate::cleanup::ProcessId;
+
+/// What the folder of the shim's files has in place of the data directory's extension.
+const SIDECAR: &str = "disk";
+
+/// Since when faults have given a node, and others because of it, reason to raise alarms. A fault stays: nobody says when
+/// an alarm about it must be over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Struck {
+    /// Its disk has failed.
+    pub disk: Option<clock::Instant>,
+    /// Its directory was replaced.
+    pub directory: Option<clock::Instant>,
+}
 
 /// One node.
 #[derive(Debug)]
@@ -34,13 +48,14 @@ pub struct Node {
     pub(super) may_end: Option<EndReason>,
     /// The exit code with which it has, since the last start.
     pub(super) ended: Option<i32>,
+    pub(super) struck: Struck,
 }
 
 impl Node {
     pub(super) fn new(place: &Place, folder: &Path, shim: Option<&Shim>) -> anyhow::Result<Node> {
         let data_dir = folder.join(&place.name);
         ensure!(!data_dir.exists(), "{} holds data of an earlier run", data_dir.display());
-        let sidecar = shim.map(|_| Sidecar::create(data_dir.with_extension("disk"))).transpose()?;
+        let sidecar = shim.map(|_| Sidecar::create(data_dir.with_extension(SIDECAR))).transpose()?;
         Ok(Node {
             place: place.clone(),
             directory: Directory::new(data_dir),
@@ -52,7 +67,19 @@ impl Node {
             starts: 0,
             may_end: None,
             ended: None,
+            struck: Struck::default(),
         })
+    }
+
+    /// What faults so far account for.
+    pub fn struck(&self) -> Struck {
+        self.struck
+    }
+
+    /// All that it may have on disk beside its logs.
+    pub(super) fn folders(&self) -> Vec<PathBuf> {
+        let sidecar = self.directory.path().with_extension(SIDECAR);
+        self.directory.all().into_iter().chain([sidecar]).collect()
     }
 
     /// What it has said since its last start.

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use trefoil_world::clock;
 
 use super::Program;
@@ -77,13 +77,13 @@ impl Process {
         self.child.try_wait().with_context(|| format!("cannot wait for pid {}", self.child.id()))
     }
 
-    pub(super) async fn end(&mut self, bound: Duration) -> anyhow::Result<ExitStatus> {
-        let until = clock::now() + bound;
+    /// How it ended, as soon as it has; nothing when it is still there at that time.
+    pub(super) async fn end(&mut self, until: clock::Instant) -> anyhow::Result<Option<ExitStatus>> {
         loop {
-            if let Some(status) = self.exited()? {
-                return Ok(status);
+            let exited = self.exited()?;
+            if exited.is_some() || clock::now() >= until {
+                return Ok(exited);
             }
-            ensure!(clock::now() < until, "pid {} is still there after {bound:?}", self.child.id());
             clock::sleep(POLL).await;
         }
     }

@@ -11,6 +11,8 @@ use crate::target::Target;
 
 /// Tells the members of a run's cluster from those of others.
 const ETCD_TOKEN: &str = "trefoil-jepsen";
+/// How often nodes of Trefoil compare replicas by themselves, in seconds: some times in a run of a minute.
+const VERIFY_INTERVAL_S: &str = "5";
 
 /// A program, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,14 @@ impl Program {
         }
     }
 
+    /// Whether it ends by the signal that has told it to stop, once it has stopped in order.
+    pub(super) fn ends_by_signal(&self) -> bool {
+        match self {
+            Program::Kvd(_) => false,
+            Program::Etcd(_) => true,
+        }
+    }
+
     /// What the names of its settings in the environment begin with.
     pub(super) fn settings(&self) -> &'static str {
         match self {
@@ -83,6 +93,7 @@ fn kvd(place: &Place, data_dir: String, cluster: &[&Place]) -> Vec<(&'static str
         ("--listen-peer", place.hears.clone()),
         ("--advertise-peer", place.peer.clone()),
         ("--initial-cluster", members.join(",")),
+        ("--verify-interval-s", VERIFY_INTERVAL_S.to_owned()),
     ]
 }
 
@@ -121,7 +132,8 @@ mod tests {
             (
                 Program::Kvd("kvd".into()),
                 "--name n2 --data-dir d/n2 --listen-client 10.0.0.2:2379 --listen-peer 10.0.0.2:12380 \
-                 --advertise-peer 10.0.0.2:2380 --initial-cluster n1=10.0.0.1:2380,n2=10.0.0.2:2380",
+                 --advertise-peer 10.0.0.2:2380 --initial-cluster n1=10.0.0.1:2380,n2=10.0.0.2:2380 \
+                 --verify-interval-s 5",
             ),
             (
                 Program::Etcd("etcd".into()),

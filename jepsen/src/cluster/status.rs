@@ -4,6 +4,7 @@
 //! whoever looks whether the cluster has recovered all ask here. What a member of etcd says is put in the words of a
 //! node of Trefoil. What statuses mean is told by functions without a cluster.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -22,11 +23,14 @@ pub struct Statuses {
     endpoints: Vec<String>,
     /// Made when it is first needed.
     client: Option<Client>,
+    /// The nodes that hold the default partition, as far as they have said; before that all.
+    holders: BTreeSet<usize>,
 }
 
 impl Statuses {
     pub(super) fn of(target: Target, endpoints: Vec<String>) -> Statuses {
-        Statuses { target, endpoints, client: None }
+        let holders = (0..endpoints.len()).collect();
+        Statuses { target, endpoints, client: None, holders }
     }
 
     /// How a node says it is; nothing when it does not answer.
@@ -41,6 +45,14 @@ impl Statuses {
             Some(client) => join_all((0..self.endpoints.len()).map(|node| self.ask_with(&client, node))).await,
             None => vec![None; self.endpoints.len()],
         }
+    }
+
+    /// Which nodes hold the default partition, and who leads it, as they say now; of one that does not say, as it was
+    /// last known.
+    pub async fn placement(&mut self) -> Placement {
+        let placement = Placement::of(&self.ask_all().await, &self.holders);
+        self.holders.clone_from(&placement.holders);
+        placement
     }
 
     async fn client(&mut self) -> Option<Client> {
@@ -67,6 +79,49 @@ impl Statuses {
             }
             Client::Etcd(client) => client.status(node, STATUS_MAX).await,
         }
+    }
+}
+
+/// Where the default partition is: all that is judged is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// How many nodes there are, those that hold nothing among them.
+    pub nodes: usize,
+    /// The nodes that hold a replica, at least one. All nodes as long as it is not known.
+    pub holders: BTreeSet<usize>,
+    /// Which of them leads, if that is known.
+    pub leader: Option<usize>,
+}
+
+impl Placement {
+    /// Of so many nodes, of which nobody has said what it holds.
+    pub fn unknown(nodes: usize, leader: Option<usize>) -> Placement {
+        Placement { nodes, holders: (0..nodes).collect(), leader }
+    }
+
+    /// `before`: the holders as they were known until now. A node that is not ready may not have opened its replica yet.
+    fn of(statuses: &[Option<NodeStatus>], before: &BTreeSet<usize>) -> Placement {
+        let holds = |node: &usize| match &statuses[*node] {
+            Some(status) if replica(status).is_some() => true,
+            Some(status) if status.ready => false,
+            Some(_) | None => before.contains(node),
+        };
+        let holders: BTreeSet<usize> = (0..statuses.len()).filter(holds).collect();
+        let leader = leader(statuses);
+        match holders.is_empty() {
+            true => Placement::unknown(statuses.len(), leader),
+            false => Placement { nodes: statuses.len(), holders, leader },
+        }
+    }
+
+    /// The nodes that hold nothing.
+    pub fn others(&self) -> Vec<usize> {
+        (0..self.nodes).filter(|node| !self.holders.contains(node)).collect()
+    }
+
+    /// The fewest holders that are a majority of them.
+    pub fn majority(&self) -> usize {
+        self.holders.len() / 2 + 1
     }
 }
 
@@ -150,5 +205,35 @@ pub(crate) mod tests {
         for (what, statuses, expected) in cases {
             assert_eq!(leader(&statuses), expected, "{what}");
         }
+    }
+
+    /// What, what each node says, who was known to hold the partition, who is now.
+    type Held = (&'static str, Vec<Option<NodeStatus>>, &'static [usize], &'static [usize]);
+
+    #[test]
+    fn who_says_so_holds_the_partition_and_who_is_silent_does_as_before() {
+        let holds = |id| Some(status(id, (1, 4)));
+        let without = |id, ready| Some(NodeStatus { replicas: Vec::new(), ready, ..status(id, (1, 4)) });
+        let cases: [Held; 6] = [
+            ("nobody answers", vec![None, None], &[0, 1], &[0, 1]),
+            ("all tell", vec![holds(1), without(2, true), holds(3)], &[0, 1, 2], &[0, 2]),
+            ("a holder is silent", vec![None, holds(2), without(3, true)], &[0, 1], &[0, 1]),
+            ("another one is silent", vec![holds(1), holds(2), None], &[0, 1], &[0, 1]),
+            ("a holder is not ready", vec![without(1, false), holds(2)], &[0, 1], &[0, 1]),
+            ("nobody has it: it is not known", vec![without(1, true), without(2, true)], &[0], &[0, 1]),
+        ];
+        for (what, statuses, before, expected) in cases {
+            let set = |nodes: &[usize]| nodes.iter().copied().collect::<BTreeSet<usize>>();
+            let placement = Placement::of(&statuses, &set(before));
+            assert_eq!(placement.holders, set(expected), "{what}");
+            assert_eq!((placement.nodes, placement.leader), (statuses.len(), leader(&statuses)), "{what}");
+        }
+    }
+
+    #[test]
+    fn who_holds_nothing_is_no_part_of_a_majority() {
+        let placement = Placement { nodes: 5, holders: BTreeSet::from([0, 2, 4]), leader: None };
+        assert_eq!((placement.others(), placement.majority()), (vec![1, 3], 2));
+        assert_eq!((Placement::unknown(5, None).others(), Placement::unknown(5, None).majority()), (vec![], 3));
     }
 }

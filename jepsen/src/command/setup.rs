@@ -51,6 +51,9 @@ pub(super) struct Setup {
     /// Where the run's folder is made
     #[arg(long, default_value = "chaos-runs")]
     pub(super) out: PathBuf,
+    /// Keep the data directories of the nodes also of a valid run
+    #[arg(long)]
+    pub(super) keep_data: bool,
 }
 
 /// Where the nodes are.

@@ -89,19 +89,18 @@ where
     let began = Wall(clock::wall_ms());
     // The same seed again is another run.
     let folder = setup.out.join(format!("{}-{seed:016x}-{}", W::NAME, began.0));
-    let id = format!("{:x}", seed & 0xff_ffff);
     let backend = match setup.backend {
-        Where::Namespaces => Backend::namespaces(&id, setup.nodes)?,
+        Where::Namespaces => Backend::namespaces("ns", setup.nodes)?,
         Where::Loopback if faults.iter().any(|kind| kind.needs().network()) => Backend::proxied(setup.nodes).await?,
         Where::Loopback => Backend::loopback(setup.nodes)?,
     };
     let (plan, mut nemesis) = (plan(setup, faults, seed), Nemesis::new(faults, seed));
     let keep = |history: &[Event<W::Call, W::Reply>]| store::save_history(&folder, history);
+    let mut data = Vec::new();
     let run = match start(backend, setup, faults, &folder).await {
         Ok(mut cluster) => {
-            let run = run::run::<W>(&mut cluster, &mut nemesis, &plan, keep).await;
-            cluster.stop().await;
-            run
+            data = cluster.folders();
+            run::run::<W>(&mut cluster, &mut nemesis, &plan, keep).await
         }
         // Nodes that do not come to serve are a finding; anything else is the harness's own failure.
         Err(error) => {
@@ -125,6 +124,9 @@ where
         gates,
     };
     leave("report.html", || report::save::<W>(&folder, &history, about));
+    if is_spent(results.valid, setup.keep_data) {
+        store::remove_data(&data);
+    }
     concluded(results, &failures)
 }
 
@@ -135,6 +137,14 @@ fn leave(what: &str, write: impl FnOnce() -> io::Result<()>) {
         Ok(Err(error)) => eprintln!("jepsen: {what} is not written: {error}"),
         // The panic has said why.
         Err(_) => eprintln!("jepsen: {what} is not written"),
+    }
+}
+
+/// Whether nobody needs what the nodes have left on their disks: it is for whoever looks for what went wrong.
+fn is_spent(valid: Valid, keep_data: bool) -> bool {
+    match valid {
+        Valid::True => !keep_data,
+        Valid::Unknown | Valid::False => false,
     }
 }
 
@@ -194,7 +204,8 @@ fn again(setup: &Setup, workload: Name, faults: &[FaultKind], seed: u64) -> Vec<
     flags.extend(setup.shim.as_ref().map(|shim| ("--shim", shim.display().to_string())));
     let flags = flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]);
     let quiet = kinds.is_empty().then(|| "--no-faults".to_owned());
-    ["jepsen", "test"].map(str::to_owned).into_iter().chain(flags).chain(quiet).collect()
+    let kept = setup.keep_data.then(|| "--keep-data".to_owned());
+    ["jepsen", "test"].map(str::to_owned).into_iter().chain(flags).chain(quiet).chain(kept).collect()
 }
 
 /// Starts the cluster so that it can have these faults.
@@ -218,7 +229,9 @@ fn print(results: &Results, folder: &Path) {
     for (fault, times) in &results.faults {
         println!("{fault:>23}: {times} times in force");
     }
-    println!("{:>23}: {} leader changes, {} snapshots", "seen", results.leader_changes, results.snapshots);
+    let (built, installed) = (results.snapshots_built, results.snapshots_installed);
+    let changes = results.leader_changes;
+    println!("{:>23}: {changes} leader changes, {built} snapshots built, {installed} installed", "seen");
     results.verdicts.iter().for_each(print_verdict);
     println!("valid: {}; {}", results.valid, folder.display());
 }

@@ -1,9 +1,10 @@
 //! `jepsen test-all`: a matrix of runs, each with a line in the ledger.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use trefoil_world::clock;
 
 use super::setup::Setup;
@@ -11,8 +12,10 @@ use super::test::run_one;
 use crate::checker::Valid;
 use crate::ledger::{self, Line, Outcomes, is_dirty};
 use crate::matrix::{self, Cell, Profile};
+use crate::store::{self, Results};
+use crate::wall::Wall;
+use crate::with_workload;
 use crate::workload::Name;
-use crate::{store, with_workload};
 
 /// A harness that fails as often in a row fails in all runs.
 const FAILURES_MAX: u32 = 3;
@@ -52,7 +55,7 @@ struct Build {
 /// What has come of the cells so far.
 #[derive(Default)]
 struct Progress {
-    /// Of those that are in the ledger.
+    /// Of those that were run, now or by earlier calls.
     lines: Vec<Line>,
     /// For which there was no time.
     left: u32,
@@ -62,18 +65,19 @@ struct Progress {
 }
 
 impl Progress {
-    fn note(&mut self, cell: &Cell, ended: anyhow::Result<Line>) {
-        match ended {
-            Ok(line) => {
-                self.lines.push(line);
-                self.in_a_row = 0;
-            }
-            Err(error) => {
-                eprintln!("jepsen: {} under {}, seed {}: {error:#}", cell.workload, cell.profile, cell.seed);
-                self.failed += 1;
-                self.in_a_row += 1;
-            }
+    /// Takes note of a run, and of whether its line is in the ledger.
+    fn note(&mut self, line: Line, appended: anyhow::Result<()>) {
+        let unwritten = appended.err().map(|error| format!("{error:#}"));
+        let failures: Vec<&str> = line.failed.as_deref().into_iter().chain(unwritten.as_deref()).collect();
+        if failures.is_empty() {
+            self.in_a_row = 0;
+        } else {
+            let Line { workload, profile, seed, .. } = &line;
+            eprintln!("jepsen: {workload} under {profile}, seed {seed}: {}", failures.join("; "));
+            self.failed += 1;
+            self.in_a_row += 1;
         }
+        self.lines.push(line);
     }
 }
 
@@ -134,46 +138,110 @@ impl TestAll {
             } else if until.is_some_and(|until| clock::now() + load > until) || progress.in_a_row == FAILURES_MAX {
                 progress.left += 1;
             } else {
-                progress.note(cell, self.run_cell(cell, &setup, build).await);
+                let line = self.run_cell(cell, &setup, build).await;
+                let appended = ledger::append(&self.ledger, &line).with_context(|| self.ledger.display().to_string());
+                progress.note(line, appended);
             }
         }
         progress
     }
 
-    /// One run, with its line in the ledger.
-    async fn run_cell(&self, cell: &Cell, setup: &Setup, build: &Build) -> anyhow::Result<Line> {
+    /// One run, as the ledger is to have it, whatever went wrong.
+    async fn run_cell(&self, cell: &Cell, setup: &Setup, build: &Build) -> Line {
         let Cell { workload, profile, seed } = cell;
         let faults = &profile.faults;
         println!("{workload} under {profile}");
-        let results = with_workload!(*workload, W => run_one::<W>(setup, faults, *seed, Some(&build.commit)).await)?;
-        if self.server_sha256()? != build.server_sha256 {
-            bail!("the server's program is another one than at the beginning: the run goes into no ledger");
-        }
-        let line = Line {
-            commit: build.commit.clone(),
-            date: results.date,
-            seed: *seed,
-            workload: *workload,
-            profile: profile.to_string(),
-            conditions: Some(setup.conditions(&build.server_sha256)),
-            faults: results.faults,
-            seconds: results.seconds,
-            operations: Outcomes::of(&results.operations),
-            verdict: results.valid,
-            history_sha256: results.history_sha256,
-            explained: None,
+        let unjudged = unjudged(cell, setup, build);
+        let ended = with_workload!(*workload, W => run_one::<W>(setup, faults, *seed, Some(&build.commit)).await);
+        let line = concluded(unjudged, ended);
+        let failed = match self.server_sha256() {
+            Ok(sha256) if sha256 == build.server_sha256 => None,
+            Ok(_) => Some("the server's program is another one than at the beginning".to_owned()),
+            Err(error) => Some(format!("{error:#}")),
         };
-        ledger::append(&self.ledger, &line).with_context(|| self.ledger.display().to_string())?;
-        Ok(line)
+        Line { failed: line.failed.clone().or(failed), ..line }
     }
 
     /// These runs, and all that the ledger has of this commit.
     fn print(&self, progress: &Progress, cells: usize, build: &Build) -> anyhow::Result<()> {
         let Build { commit, .. } = build;
         print!("{}", matrix::table(&progress.lines));
-        println!("{} of {cells} runs are in the ledger for {commit}; {} are left", progress.lines.len(), progress.left);
+        println!("{} of {cells} runs are done for {commit}; {} are left", progress.lines.len(), progress.left);
         let ledger = ledger::read(&self.ledger).with_context(|| self.ledger.display().to_string())?;
         print!("{}", ledger::by_commit(ledger.lines.iter().filter(|line| line.commit == *commit)));
         Ok(())
+    }
+}
+
+/// The line of a run of which nothing is known yet.
+fn unjudged(cell: &Cell, setup: &Setup, build: &Build) -> Line {
+    Line {
+        commit: build.commit.clone(),
+        date: Wall(clock::wall_ms()).to_string(),
+        seed: cell.seed,
+        workload: cell.workload,
+        profile: cell.profile.to_string(),
+        conditions: Some(setup.conditions(&build.server_sha256)),
+        faults: BTreeMap::new(),
+        seconds: 0.0,
+        operations: Outcomes::default(),
+        verdict: Valid::Unknown,
+        history_sha256: String::new(),
+        failed: None,
+        explained: None,
+    }
+}
+
+/// The same once the run has ended, well or not.
+fn concluded(line: Line, ended: anyhow::Result<Results>) -> Line {
+    match ended {
+        Ok(results) => Line {
+            date: results.date,
+            faults: results.faults,
+            seconds: results.seconds,
+            operations: Outcomes::of(&results.operations),
+            verdict: results.valid,
+            history_sha256: results.history_sha256,
+            ..line
+        },
+        Err(error) => Line { failed: Some(format!("{error:#}")), ..line },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+    use crate::ledger::tests::line;
+
+    #[test]
+    fn a_run_in_which_the_harness_failed_has_a_line() {
+        let failed = concluded(line(1, Valid::Unknown), Err(anyhow::Error::msg("worker 1: panicked")));
+        assert_eq!(failed, Line { failed: Some("worker 1: panicked".into()), ..line(1, Valid::Unknown) });
+        assert!(!failed.counts());
+    }
+
+    /// The lines of runs, whether each could be written, and how many failed in a row at the end.
+    #[test]
+    fn failures_are_counted_and_every_line_is_kept() {
+        let failed = || Line { failed: Some("worker 1: panicked".into()), ..line(1, Valid::Unknown) };
+        let cases = [
+            (vec![(line(1, Valid::False), true)], (0, 0)),
+            (vec![(failed(), true), (line(2, Valid::True), true)], (1, 0)),
+            (vec![(line(1, Valid::True), true), (failed(), true), (failed(), false)], (2, 2)),
+            (vec![(line(1, Valid::True), false)], (1, 1)),
+        ];
+        for (runs, (failed, in_a_row)) in cases {
+            let (mut progress, lines) = (Progress::default(), runs.len());
+            for (line, written) in runs {
+                progress.note(line, if written { Ok(()) } else { unwritten() });
+            }
+            assert_eq!((progress.lines.len(), progress.failed, progress.in_a_row), (lines, failed, in_a_row));
+        }
+    }
+
+    fn unwritten() -> anyhow::Result<()> {
+        bail!("no space is left")
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::cluster::status::tests::status;
 use crate::history::Nanos;
 use crate::workload::bank::{self, BANK, Transfers};
 use crate::workload::register::{self, Register, Registers};
@@ -117,7 +118,7 @@ fn each_fault_that_was_asked_for_is_a_gate() {
 }
 
 #[test]
-fn faults_that_take_the_lead_expect_a_leader_change() {
+fn faults_that_have_another_node_lead_expect_a_leader_change() {
     let (change, snapshot) = (Expected::LeaderChange, Expected::Snapshot);
     let cases: [(&[Expected], u64, &[Expected]); 6] = [
         (&[], 0, &[]),
@@ -132,13 +133,73 @@ fn faults_that_take_the_lead_expect_a_leader_change() {
     }
 }
 
+/// These nodes have said to lead, each in a term.
+fn observed(leaders: &[(u64, u64)]) -> Observed {
+    let mut observed = Observed::default();
+    for (node, term) in leaders {
+        observed.see(&status(*node, (*node, *term)));
+    }
+    observed
+}
+
+/// What a node says that has built and installed so many snapshots of a partition, the only one it holds.
+fn with_snapshots(node: u64, partition: PartitionId, (built, installed): (u64, u64)) -> NodeStatus {
+    let mut status = status(node, (9, 3));
+    for replica in &mut status.replicas {
+        (replica.partition, replica.snapshots_built, replica.snapshots_installed) = (partition, built, installed);
+    }
+    status
+}
+
+/// Who says to lead, in which term; how many changes that is; how many terms have two leaders.
+type Led = (&'static [(u64, u64)], u64, usize);
+
+#[test]
+fn another_node_in_a_later_term_is_a_change_and_in_the_same_one_a_finding() {
+    let cases: [Led; 8] = [
+        (&[], 0, 0),
+        (&[(1, 3)], 0, 0),
+        (&[(1, 3), (1, 3)], 0, 0),
+        // All were killed, and the same one leads again.
+        (&[(1, 3), (1, 5), (1, 8)], 0, 0),
+        (&[(1, 3), (2, 5)], 1, 0),
+        // An old leader is seen late.
+        (&[(2, 5), (1, 3), (3, 7)], 2, 0),
+        (&[(1, 3), (2, 4), (1, 5)], 2, 0),
+        (&[(1, 3), (2, 3), (2, 4), (3, 4)], 1, 2),
+    ];
+    for (leaders, changes, split) in cases {
+        let observed = observed(leaders);
+        assert_eq!(observed.times(Expected::LeaderChange), changes, "{leaders:?}");
+        assert_eq!(observed.split_terms().len(), split, "{leaders:?}");
+    }
+    let follows = status(1, (2, 4));
+    let mut observed = Observed::default();
+    observed.see(&follows);
+    assert_eq!(observed, Observed { snapshots: observed.snapshots.clone(), ..Observed::default() }, "it names another");
+    let line = super::tests::observed(&[(4, 7), (2, 7)]).split_terms();
+    assert_eq!(line, ["in term 7 more than one node said to lead: those with the numbers 4, 2"]);
+}
+
+#[test]
+fn installed_snapshots_of_the_default_partition_count() {
+    let (default, other) = (PartitionId::DEFAULT, PartitionId { index: 7, ..PartitionId::DEFAULT });
+    let mut observed = Observed::default();
+    for (partition, counts) in [(default, (3, 0)), (other, (5, 5)), (default, (4, 1)), (default, (2, 0))] {
+        observed.see(&with_snapshots(1, partition, counts));
+    }
+    observed.see(&with_snapshots(2, default, (0, 2)));
+    // It counts anew since its second start.
+    observed.see(&NodeStatus { start_count: 2, ..with_snapshots(2, default, (1, 1)) });
+    assert_eq!((observed.snapshots_built(), observed.times(Expected::Snapshot)), (5, 4));
+}
+
 #[test]
 fn what_is_missing_is_unknown_and_what_was_found_is_false() {
     let both = [Expected::LeaderChange, Expected::Snapshot];
-    let led = |terms: &[u64]| terms.iter().map(|term| (*term, NodeId(1))).collect();
-    let observed = Observed { leaders: led(&[3, 5]), snapshots: BTreeMap::from([((NodeId(1), 1), 2)]) };
+    let mut observed = observed(&[(1, 3), (2, 5)]);
+    observed.see(&with_snapshots(1, PartitionId::DEFAULT, (0, 2)));
     assert_eq!(told(&events(&both, &observed)), [("leader change", 1, 1), ("snapshot", 1, 2)]);
-    assert_eq!(Observed { leaders: led(&[3]), ..Observed::default() }.times(Expected::LeaderChange), 0);
     let missing = verdict(&events(&both, &Observed::default()));
     assert_eq!((missing.checker.as_str(), missing.valid), ("coverage", Valid::Unknown));
     let words = ["leader change: 0 times, at least 1 wanted", "snapshot: 0 times, at least 1 wanted"];

@@ -15,6 +15,8 @@ pub struct Sum {
     pub valid: u64,
     pub unknown: u64,
     pub invalid: u64,
+    /// Runs in which the harness failed: they are in none of the other numbers.
+    pub failed: u64,
     /// From the first event of each to its last one.
     pub seconds: f64,
     pub operations: Outcomes,
@@ -32,6 +34,10 @@ impl Sum {
     }
 
     pub fn add(&mut self, line: &Line) {
+        if line.failed.is_some() {
+            self.failed += 1;
+            return;
+        }
         match line.verdict {
             Valid::True => self.valid += 1,
             Valid::Unknown => self.unknown += 1,
@@ -44,6 +50,7 @@ impl Sum {
         }
     }
 
+    /// Without those in which the harness failed.
     pub fn runs(&self) -> u64 {
         self.valid + self.unknown + self.invalid
     }
@@ -61,7 +68,7 @@ impl Sum {
 impl fmt::Display for Sum {
     /// Some lines.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sum { valid, unknown, invalid, operations, .. } = self;
+        let Sum { valid, unknown, invalid, failed, operations, .. } = self;
         let Outcomes { ok, fail, info } = operations;
         writeln!(
             f,
@@ -69,6 +76,9 @@ impl fmt::Display for Sum {
             self.runs(),
             self.hours()
         )?;
+        if *failed > 0 {
+            writeln!(f, "  failed      {failed} runs, in the harness: they count for nothing")?;
+        }
         writeln!(f, "  operations  {}: {ok} ok, {fail} failed, {info} unknown", operations.all())?;
         writeln!(f, "  in force    {} faults", self.in_force())?;
         self.faults.iter().try_for_each(|(fault, times)| writeln!(f, "    {fault:<26} {times:>6}"))
@@ -111,6 +121,14 @@ mod tests {
             assert!(told.contains(words), "{told}");
         }
         assert!(told.lines().any(|line| line.split_ascii_whitespace().eq(["pause", "5"])), "{told}");
+    }
+
+    #[test]
+    fn a_run_in_which_the_harness_failed_is_told_and_adds_nothing() {
+        let failed = Line { failed: Some("worker 1: panicked".into()), ..line(2, Valid::False) };
+        let (one, sum) = (Sum::of([&line(1, Valid::True)]), Sum::of([&line(1, Valid::True), &failed]));
+        assert_eq!(sum, Sum { failed: 1, ..one.clone() });
+        assert!(sum.to_string().contains("failed      1 runs") && !one.to_string().contains("failed      "), "{sum}");
     }
 
     #[test]

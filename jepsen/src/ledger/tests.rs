@@ -28,6 +28,7 @@ pub(crate) fn line(seed: u64, verdict: Valid) -> Line {
         operations: Outcomes { ok: 10, fail: 1, info: 2 },
         verdict,
         history_sha256: "00ff".into(),
+        failed: None,
         explained: None,
     }
 }
@@ -54,6 +55,8 @@ fn a_line_of_an_older_build_is_read_and_one_that_is_explained() {
     assert_eq!(read, Line { conditions: None, ..line(7, Valid::True) });
     let explained = Line { explained: Some("issue 7".into()), ..line(7, Valid::False) };
     assert_eq!(serde_json::from_str::<Line>(&json(&explained)).expect("a line"), explained);
+    let failed = Line { failed: Some("worker 1: panicked".into()), ..line(7, Valid::Unknown) };
+    assert_eq!(serde_json::from_str::<Line>(&json(&failed)).expect("a line"), failed);
 }
 
 #[test]
@@ -64,7 +67,8 @@ fn what_counts_is_of_a_clean_checkout_of_trefoil() {
         (new.clone(), true),
         (Line { commit: "abc-dirty".into(), ..new.clone() }, false),
         (Line { conditions: None, ..new.clone() }, false),
-        (Line { conditions: Some(etcd), ..new }, false),
+        (Line { conditions: Some(etcd), ..new.clone() }, false),
+        (Line { failed: Some("worker 1: panicked".into()), ..new }, false),
     ];
     for (line, counts) in cases {
         assert_eq!(line.counts(), counts, "{line:?}");
@@ -145,4 +149,65 @@ fn outcomes_are_of_all_kinds() {
     let kinds = BTreeMap::from([("read".to_owned(), [1, 2, 3]), ("write".to_owned(), [10, 20, 30])]);
     assert_eq!(Outcomes::of(&kinds), Outcomes { ok: 11, fail: 22, info: 33 });
     assert_eq!(Outcomes::of(&kinds).plus(Outcomes { ok: 1, fail: 1, info: 1 }).all(), 69);
+}
+
+/// A checkout of its own.
+struct Checkout(tempfile::TempDir);
+
+impl Checkout {
+    fn new() -> Checkout {
+        let checkout = Checkout(tempfile::tempdir().expect("a folder"));
+        checkout.git(&["init", "-q", "-b", "main"]);
+        checkout
+    }
+
+    fn git(&self, words: &[&str]) -> String {
+        let author = ["-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "commit.gpgsign=false"];
+        git(self.0.path(), &[author.as_slice(), words].concat()).expect("git does it")
+    }
+
+    /// Writes a file, and commits it. The commit.
+    fn commit(&self, file: &str, text: &str) -> String {
+        let path = self.0.path().join(file);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+        self.git(&["add", "."]);
+        self.git(&["commit", "-q", "-m", text]);
+        self.git(&["rev-parse", "HEAD"])
+    }
+}
+
+#[test]
+fn the_last_commit_is_one_of_more_than_documents() {
+    let checkout = Checkout::new();
+    let code = checkout.commit("src/lib.rs", "one");
+    let last = || commit_of(checkout.0.path()).expect("a checkout");
+    assert_eq!(last(), code);
+    for document in ["docs/chaos/ledger.jsonl", "docs/bench.json", "README.md", "src/notes.md"] {
+        checkout.commit(document, "changed");
+        assert_eq!(last(), code, "{document}");
+        fs::write(checkout.0.path().join(document), "changed again").expect("written");
+        assert_eq!(last(), code, "{document}");
+    }
+    fs::write(checkout.0.path().join("src/lib.rs"), "two").expect("written");
+    assert_eq!(last(), format!("{code}{DIRTY}"));
+    assert_ne!(checkout.commit("src/lib.rs", "two"), code);
+    assert!(!is_dirty(&last()));
+}
+
+#[test]
+fn since_a_commit_are_those_that_hold_it_and_are_checked_out() {
+    let checkout = Checkout::new();
+    let since = |first: &str| commits_since_of(checkout.0.path(), first);
+    let (before, first) = (checkout.commit("a", "1"), checkout.commit("a", "2"));
+    checkout.git(&["checkout", "-q", "-b", "aside"]);
+    let aside = checkout.commit("a", "3");
+    checkout.git(&["checkout", "-q", "main"]);
+    let last = checkout.commit("a", "4");
+    let all = |commits: &[&String]| commits.iter().map(|&commit| commit.clone()).collect::<BTreeSet<String>>();
+    assert_eq!(since(&first).expect("it is held"), all(&[&first, &last]));
+    assert_eq!(since(&before).expect("it is held"), all(&[&before, &first, &last]));
+    assert_eq!(since("HEAD").expect("it holds itself"), all(&[&last]));
+    assert!(since(&aside).is_err_and(|error| error.to_string().contains("does not hold")));
+    assert!(since("no-such-commit").is_err());
 }

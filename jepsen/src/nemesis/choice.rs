@@ -1,17 +1,29 @@
-//! Whom a fault of a kind hits, and how hard: pure choices of a seed, the number of nodes and who leads.
+//! Whom a fault of a kind hits, and how hard: pure choices of a seed, of where the default partition is and of who leads.
+//!
+//! Victims are nodes that hold the default partition: all that is judged is there, and one, a minority or a majority of
+//! them is what the names say. Other nodes are hit with them by what hits all nodes, and are parted with them by
+//! partitions (`grudge.rs`); never alone, since that would prove nothing.
+//!
+//! Invariants:
+//!
+//! * Whether it is known who leads changes no choice but that of a leader. In its place one of the others is hit.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fault::{Fault, Targets, Victim};
-use super::grudge::Shape;
+use super::grudge::{Grudge, Shape};
 use super::kind::FaultKind;
 use crate::backend::{Break, Weather};
 use crate::cluster::Replacement;
+use crate::cluster::status::Placement;
 use crate::generator::Dice;
 
-/// Of fewer nodes none can be taken away so that the others are a majority.
+/// Of fewer holders none can be taken away so that the others are a majority.
 const MAJORITY_LEFT_MIN: usize = 3;
+/// A minority of fewer is one node, which is called so.
+const MINORITY_MIN: usize = 2;
+const ONE_OR_LEADER: [Targets; 2] = [Targets::One, Targets::Leader];
 /// How late things come: from within a heartbeat to most of an election's time.
 const DELAYS_MS: [u64; 3] = [20, 100, 400];
 /// Bytes a second: hardly enough for heartbeats, and for a little more.
@@ -20,125 +32,144 @@ const DRIPS: [u64; 2] = [500, 3000];
 const SPACES_LEFT: [u64; 4] = [0, 1000, 20_000, 200_000];
 
 impl FaultKind {
-    /// Whom a fault of this kind hits in a cluster of so many nodes, of which `leader` leads.
+    /// Whom a fault of this kind hits.
     ///
     /// # Errors
     /// There are too few nodes for it, or nobody leads whom it is to hit: in words.
-    pub fn choose(self, dice: &mut Dice, nodes: usize, leader: Option<usize>) -> Result<Fault, String> {
+    pub fn choose(self, dice: &mut Dice, placement: &Placement) -> Result<Fault, String> {
+        // How often the first are rolled depends on how many nodes there are, so the others are apart.
+        let (mut whom, mut how) = (dice.split(), dice.split());
         match self {
             FaultKind::Kill => {
-                let whom = [Targets::One, Targets::Minority, Targets::Majority, Targets::Leader];
-                let (whom, nodes) = hit(&whom, dice, nodes, leader)?;
+                let possible = [Targets::One, Targets::Minority, Targets::Majority, Targets::Leader];
+                let (whom, nodes) = hit(&possible, &mut whom, placement);
                 Ok(Fault::Kill { whom, nodes })
             }
-            FaultKind::KillAll => Ok(Fault::KillAll { nodes: (0..nodes).collect() }),
-            FaultKind::PowerLoss => Ok(Fault::PowerLoss { nodes: (0..nodes).collect(), seed: dice.roll() }),
+            FaultKind::KillAll => Ok(Fault::KillAll { nodes: (0..placement.nodes).collect() }),
+            FaultKind::PowerLoss => Ok(Fault::PowerLoss { nodes: (0..placement.nodes).collect(), seed: how.roll() }),
             FaultKind::Pause => {
-                let whom = [Targets::One, Targets::Minority, Targets::Majority, Targets::Leader, Targets::All];
-                let (whom, nodes) = hit(&whom, dice, nodes, leader)?;
+                let possible = [Targets::One, Targets::Minority, Targets::Majority, Targets::Leader, Targets::All];
+                let (whom, nodes) = hit(&possible, &mut whom, placement);
                 Ok(Fault::Pause { whom, nodes })
             }
-            FaultKind::Partition => {
-                let possible = |&shape: &Shape| (shape != Shape::LeaderAlone || leader.is_some()).then_some(shape);
-                let possible: Vec<Shape> = Shape::ALL.iter().filter_map(possible).collect();
-                partition(&possible, dice, nodes, leader)
-            }
-            FaultKind::PartitionOf(shape) => partition(&[shape], dice, nodes, leader),
-            FaultKind::PeerPortCut => {
-                let grudge = Shape::One.grudge(dice, nodes, leader)?;
-                Ok(Fault::PeerPortCut { grudge })
-            }
+            FaultKind::Partition => partition(any_shape(&mut how, placement), &mut whom, placement),
+            FaultKind::PartitionOf(shape) => partition(shape, &mut whom, placement),
+            FaultKind::PeerPortCut => peer_port_cut(&mut whom, placement),
             FaultKind::SlowLinks => {
-                let (whom, nodes) = hit(&[Targets::One, Targets::Leader, Targets::All], dice, nodes, leader)?;
-                let delay = Duration::from_millis(*dice.pick(&DELAYS_MS));
-                let jitter = delay.mul_f64(dice.below(100) as f64 / 100.0);
-                Ok(Fault::Weather { weather: Weather::Slow { delay, jitter, seed: dice.roll() }, whom, nodes })
+                let (whom, nodes) = hit(&[Targets::One, Targets::Leader, Targets::All], &mut whom, placement);
+                let delay = Duration::from_millis(*how.pick(&DELAYS_MS));
+                let jitter = delay.mul_f64(how.below(100) as f64 / 100.0);
+                Ok(Fault::Weather { weather: Weather::Slow { delay, jitter, seed: how.roll() }, whom, nodes })
             }
             FaultKind::Drip => {
-                let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
-                let weather = Weather::Drip { bytes_per_second: *dice.pick(&DRIPS) };
+                let (whom, nodes) = hit(&ONE_OR_LEADER, &mut whom, placement);
+                let weather = Weather::Drip { bytes_per_second: *how.pick(&DRIPS) };
                 Ok(Fault::Weather { weather, whom, nodes })
             }
-            FaultKind::Reset => broken(Break::Reset, dice, nodes, leader),
-            FaultKind::HalfOpen => broken(Break::HalfOpen, dice, nodes, leader),
+            FaultKind::Reset => Ok(broken(Break::Reset, &mut whom, placement)),
+            FaultKind::HalfOpen => Ok(broken(Break::HalfOpen, &mut whom, placement)),
             FaultKind::SyncError => {
-                let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
+                let (whom, nodes) = hit(&ONE_OR_LEADER, &mut whom, placement);
                 Ok(Fault::SyncError { whom, nodes })
             }
             FaultKind::DiskFull => {
-                let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
-                Ok(Fault::DiskFull { whom, nodes, bytes: *dice.pick(&SPACES_LEFT) })
+                let (whom, nodes) = hit(&ONE_OR_LEADER, &mut whom, placement);
+                Ok(Fault::DiskFull { whom, nodes, bytes: *how.pick(&SPACES_LEFT) })
             }
-            FaultKind::Amnesia => replaced(Replacement::Nothing, dice, nodes),
-            FaultKind::Truncation => replaced(Replacement::Cut, dice, nodes),
-            FaultKind::OldCopy => replaced(Replacement::OldCopy, dice, nodes),
-            FaultKind::SnapshotUnderFire => snapshot(dice, nodes, leader),
+            FaultKind::Amnesia => replaced(Replacement::Nothing, (&mut whom, &mut how), placement),
+            FaultKind::Truncation => replaced(Replacement::Cut, (&mut whom, &mut how), placement),
+            FaultKind::OldCopy => replaced(Replacement::OldCopy, (&mut whom, &mut how), placement),
+            FaultKind::SnapshotUnderFire => snapshot(&mut how, placement),
         }
     }
 }
 
 impl Targets {
-    /// Nodes to hit. `None`: a cluster of so many has none such, or nobody leads.
-    fn nodes(self, dice: &mut Dice, nodes: usize, leader: Option<usize>) -> Option<BTreeSet<usize>> {
-        let (minority, majority) = (nodes.saturating_sub(1) / 2, nodes / 2 + 1);
-        let count = match self {
-            Targets::One => 1,
-            Targets::Minority if minority >= 2 => 2 + dice.below(minority as u64 - 1) as usize,
-            Targets::Majority if majority < nodes => majority,
-            Targets::Minority | Targets::Majority => return None,
-            Targets::Leader => return leader.map(|leader| BTreeSet::from([leader])),
-            Targets::All => nodes,
-        };
-        let mut order: Vec<usize> = (0..nodes).collect();
+    /// Whether so many holders can be hit so.
+    fn is_possible(self, placement: &Placement) -> bool {
+        match self {
+            Targets::One | Targets::Leader | Targets::All => true,
+            Targets::Minority => minority(placement) >= MINORITY_MIN,
+            Targets::Majority => placement.majority() < placement.holders.len(),
+        }
+    }
+
+    /// Nodes to hit. Of a leader that is not known any holder takes the place.
+    fn nodes(self, dice: &mut Dice, placement: &Placement) -> BTreeSet<usize> {
+        let mut order: Vec<usize> = placement.holders.iter().copied().collect();
         dice.shuffle(&mut order);
-        Some(order.into_iter().take(count).collect())
+        let count = match self {
+            Targets::One | Targets::Leader => 1,
+            Targets::Minority => MINORITY_MIN + dice.below((minority(placement) - MINORITY_MIN + 1) as u64) as usize,
+            Targets::Majority => placement.majority(),
+            Targets::All => return (0..placement.nodes).collect(),
+        };
+        order.into_iter().take(count).collect()
     }
 }
 
-fn hit(
-    whom: &[Targets],
-    dice: &mut Dice,
-    nodes: usize,
-    leader: Option<usize>,
-) -> Result<(Targets, BTreeSet<usize>), String> {
-    let chosen = |&whom: &Targets| Some((whom, whom.nodes(dice, nodes, leader)?));
-    let mut possible: Vec<(Targets, BTreeSet<usize>)> = whom.iter().filter_map(chosen).collect();
-    if possible.is_empty() {
-        return Err("there is no node to hit".to_owned());
-    }
-    Ok(possible.swap_remove(dice.below(possible.len() as u64) as usize))
+/// The most holders that are fewer than half of them.
+fn minority(placement: &Placement) -> usize {
+    placement.holders.len().saturating_sub(1) / 2
 }
 
-fn partition(shapes: &[Shape], dice: &mut Dice, nodes: usize, leader: Option<usize>) -> Result<Fault, String> {
-    let enough: Vec<Shape> = shapes.iter().copied().filter(|shape| nodes >= shape.nodes_min()).collect();
-    if enough.is_empty() {
-        let least = shapes.iter().map(|shape| shape.nodes_min()).min().unwrap_or_default();
-        return Err(format!("needs at least {least} nodes"));
+/// Hits one of `whom`, among which is [`Targets::One`].
+fn hit(whom: &[Targets], dice: &mut Dice, placement: &Placement) -> (Targets, BTreeSet<usize>) {
+    let possible: Vec<Targets> = whom.iter().copied().filter(|whom| whom.is_possible(placement)).collect();
+    let whom = *dice.pick(&possible);
+    let nodes = whom.nodes(dice, placement);
+    match (whom == Targets::Leader, placement.leader) {
+        (true, Some(leader)) => (whom, BTreeSet::from([leader])),
+        (true, None) => (Targets::One, nodes),
+        (false, _) => (whom, nodes),
     }
-    let shape = *dice.pick(&enough);
-    Ok(Fault::Partition { shape, grudge: shape.grudge(dice, nodes, leader)? })
 }
 
-fn broken(how: Break, dice: &mut Dice, nodes: usize, leader: Option<usize>) -> Result<Fault, String> {
-    let (whom, nodes) = hit(&[Targets::One, Targets::Leader], dice, nodes, leader)?;
-    Ok(Fault::Broken { how, whom, nodes })
+/// Any shape that so many holders can have.
+fn any_shape(dice: &mut Dice, placement: &Placement) -> Shape {
+    let enough = |shape: &Shape| placement.holders.len() >= shape.holders_min();
+    let possible: Vec<Shape> = Shape::ALL.into_iter().filter(enough).collect();
+    let drawn = if possible.is_empty() { Shape::One } else { *dice.pick(&possible) };
+    if drawn == Shape::LeaderAlone && placement.leader.is_none() { Shape::One } else { drawn }
 }
 
-fn replaced(by: Replacement, dice: &mut Dice, nodes: usize) -> Result<Fault, String> {
-    if nodes < MAJORITY_LEFT_MIN {
-        return Err(format!("needs at least {MAJORITY_LEFT_MIN} nodes"));
-    }
-    let (whom, nodes) = hit(&[Targets::One, Targets::Minority], dice, nodes, None)?;
-    Ok(Fault::Replaced { by, whom, nodes, seed: dice.roll() })
+fn partition(shape: Shape, dice: &mut Dice, placement: &Placement) -> Result<Fault, String> {
+    Ok(Fault::Partition { shape, grudge: shape.grudge(dice, placement)? })
 }
 
-fn snapshot(dice: &mut Dice, nodes: usize, leader: Option<usize>) -> Result<Fault, String> {
-    if nodes < MAJORITY_LEFT_MIN {
-        return Err(format!("needs at least {MAJORITY_LEFT_MIN} nodes"));
+fn peer_port_cut(dice: &mut Dice, placement: &Placement) -> Result<Fault, String> {
+    if placement.nodes < 2 {
+        return Err("needs at least 2 nodes".to_owned());
     }
-    leader.ok_or("nobody is known to lead")?;
+    let node = *Targets::One.nodes(dice, placement).first().expect("there is a holder");
+    Ok(Fault::PeerPortCut { grudge: Grudge::alone(node, placement.nodes) })
+}
+
+fn broken(how: Break, dice: &mut Dice, placement: &Placement) -> Fault {
+    let (whom, nodes) = hit(&ONE_OR_LEADER, dice, placement);
+    Fault::Broken { how, whom, nodes }
+}
+
+fn replaced(by: Replacement, (whom, how): (&mut Dice, &mut Dice), placement: &Placement) -> Result<Fault, String> {
+    a_majority_is_left(placement)?;
+    let (whom, nodes) = hit(&[Targets::One, Targets::Minority], whom, placement);
+    Ok(Fault::Replaced { by, whom, nodes, seed: how.roll() })
+}
+
+fn snapshot(dice: &mut Dice, placement: &Placement) -> Result<Fault, String> {
+    a_majority_is_left(placement)?;
+    placement.leader.ok_or("nobody is known to lead")?;
     let victim = if dice.flag() { Victim::Receiver } else { Victim::Sender };
     Ok(Fault::SnapshotUnderFire { victim, seed: dice.roll() })
+}
+
+/// # Errors
+/// None is when one is taken away.
+fn a_majority_is_left(placement: &Placement) -> Result<(), String> {
+    match placement.holders.len() < MAJORITY_LEFT_MIN {
+        true => Err(format!("needs at least {MAJORITY_LEFT_MIN} nodes that hold the default partition")),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::grudge::{Grudge, Shape, names};
 use crate::backend::{Break, Cut, Traffic, Weather};
 use crate::cluster::Replacement;
 
-/// Which nodes a fault of processes hits.
+/// Which nodes a fault of processes hits: of those that hold the default partition, but for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Targets {
     One,
@@ -18,6 +18,7 @@ pub enum Targets {
     /// The fewest that are more than half, but not all.
     Majority,
     Leader,
+    /// All nodes, whatever they hold.
     All,
 }
 

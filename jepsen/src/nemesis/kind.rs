@@ -1,4 +1,5 @@
-//! The kinds of faults there are: what they are called, and what each needs.
+//! The kinds of faults there are: what they are called, and what each needs. One node, a minority and a majority are of
+//! those that hold the default partition.
 //!
 //! Left out: whom one hits (`choice.rs`), and doing it (`force.rs`).
 

@@ -13,6 +13,10 @@ async fn cluster(folder: &Path) -> Cluster {
     Cluster::start(Backend::Loopback(places), Path::new("/bin/sh"), folder, &[]).await.expect("they are ready")
 }
 
+fn led_by(leader: Option<usize>) -> Placement {
+    Placement::unknown(NODES, leader)
+}
+
 fn phases(seen: &[Seen]) -> Vec<FaultPhase> {
     seen.iter().map(|(_, phase, _)| *phase).collect()
 }
@@ -34,7 +38,7 @@ async fn faults_of_processes_hit_whom_they_name_and_are_healed() {
     let mut nemesis = Nemesis::new(&[FaultKind::Kill, FaultKind::KillAll, FaultKind::Pause], 7);
     let mut names = BTreeSet::new();
     for _ in 0..9 {
-        let seen = nemesis.inject(&mut cluster, Some(2)).await;
+        let seen = nemesis.inject(&mut cluster, &led_by(Some(2))).await;
         assert_eq!(phases(&seen), [FaultPhase::Injected, FaultPhase::InForce], "{seen:?}");
         let expected = match nemesis.active().next().expect("one is in force") {
             Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => (nodes.clone(), BTreeSet::new()),
@@ -60,10 +64,10 @@ async fn two_faults_are_in_force_at_once_and_healed_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut cluster = cluster(folder.path()).await;
     let mut nemesis = Nemesis::new(&[FaultKind::Pause, FaultKind::KillAll], 1);
-    let mut seen = nemesis.inject(&mut cluster, None).await;
-    seen.extend(nemesis.inject(&mut cluster, None).await);
+    let mut seen = nemesis.inject(&mut cluster, &led_by(None)).await;
+    seen.extend(nemesis.inject(&mut cluster, &led_by(None)).await);
     assert_eq!(nemesis.active().count(), 2, "{seen:?}");
-    assert!(nemesis.inject(&mut cluster, None).await.is_empty(), "no kind is in force twice");
+    assert!(nemesis.inject(&mut cluster, &led_by(None)).await.is_empty(), "no kind is in force twice");
     let healed = nemesis.final_heal(&mut cluster).await;
     assert_eq!(phases(&healed), [FaultPhase::Healed; 2], "{healed:?}");
     assert_eq!(state(&cluster), nobody());
@@ -80,7 +84,8 @@ async fn healing_mends_what_it_was_not_told_of_and_may_be_repeated() {
         assert!(nemesis.final_heal(&mut cluster).await.is_empty(), "it was told of nothing");
         assert_eq!(state(&cluster), nobody());
     }
-    assert!(nemesis.inject(&mut cluster, Some(0)).await.is_empty(), "no kind was asked for");
+    assert!(nemesis.inject(&mut cluster, &led_by(Some(0))).await.is_empty(), "no kind was asked for");
+    assert!(nemesis.not_healed().is_empty(), "{:?}", nemesis.not_healed());
 }
 
 #[tokio::test]
@@ -92,11 +97,36 @@ async fn what_cannot_be_healed_stays_noted_and_is_said_to_be_there() {
     let started = Cluster::start(Backend::Loopback(places), Path::new("/bin/sh"), folder.path(), &[]).await;
     let mut cluster = started.expect("they are ready");
     let mut nemesis = Nemesis::new(&[FaultKind::KillAll], 7);
-    assert_eq!(phases(&nemesis.inject(&mut cluster, None).await), [FaultPhase::Injected, FaultPhase::InForce]);
+    let seen = nemesis.inject(&mut cluster, &led_by(None)).await;
+    assert_eq!(phases(&seen), [FaultPhase::Injected, FaultPhase::InForce]);
     let seen = nemesis.heal(&mut cluster).await;
     assert_eq!((phases(&seen), nemesis.active().count()), (vec![FaultPhase::Injected], 1));
     assert!(seen[0].0 == "kill-all" && seen[0].2.contains("not healed: "), "{seen:?}");
-    assert!(nemesis.not_healed().is_some_and(|why| why.contains("ended by itself")), "{:?}", nemesis.not_healed());
+    for times in 1..=2 {
+        let not_healed = nemesis.not_healed();
+        assert!(not_healed.len() == times && not_healed[times - 1].contains("ended by itself"), "{not_healed:?}");
+        nemesis.heal(&mut cluster).await;
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_come_back_in_time_for_a_fault_is_a_finding_for_good() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // A second start of n1 fails, a third one does not. $2 is a node's name.
+    let (second, third) = (folder.path().join("n1.2.log"), folder.path().join("n1.3.log"));
+    let fails = format!("[ $2 = n1 ] && [ -e {} ] && [ ! -e {} ] && exit 3", second.display(), third.display());
+    let script = format!("{fails}; {STAND_IN}");
+    let places = Loopback::with_prefix(NODES, &["sh", "-c", &script]).expect("places");
+    let started = Cluster::start(Backend::Loopback(places), Path::new("/bin/sh"), folder.path(), &[]).await;
+    let mut cluster = started.expect("they are ready");
+    let mut nemesis = Nemesis::new(&[FaultKind::Pause, FaultKind::KillAll], 7);
+    cluster.kill(&BTreeSet::from([0])).await.expect("killed");
+    let seen = nemesis.inject(&mut cluster, &led_by(None)).await;
+    assert_eq!((seen[0].0.as_str(), phases(&seen)), ("heal", vec![FaultPhase::Injected]), "{seen:?}");
+    let healed = nemesis.final_heal(&mut cluster).await;
+    assert!(healed.is_empty() && state(&cluster) == nobody(), "{healed:?}");
+    let not_healed = nemesis.not_healed();
+    assert!(not_healed.len() == 1 && not_healed[0].contains("n1 ended by itself"), "{not_healed:?}");
 }
 
 #[tokio::test]
@@ -115,7 +145,7 @@ async fn what_this_backend_cannot_do_is_said() {
         (FaultKind::DiskFull, disk),
     ] {
         let mut nemesis = Nemesis::new(&[kind], 7);
-        let seen = nemesis.inject(&mut cluster, Some(0)).await;
+        let seen = nemesis.inject(&mut cluster, &led_by(Some(0))).await;
         assert_eq!(phases(&seen), [FaultPhase::Unsupported]);
         assert!(seen[0].0 == kind.to_string() && seen[0].2.contains(why), "{seen:?}");
         assert!(nemesis.heal(&mut cluster).await.is_empty(), "nothing was in force");
@@ -130,7 +160,7 @@ async fn a_node_that_serves_with_another_directory_is_a_finding() {
         std::fs::create_dir_all(folder.path().join(&node.place.name)).expect("made");
     }
     let mut nemesis = Nemesis::new(&[FaultKind::Amnesia], 7);
-    let seen = nemesis.inject(&mut cluster, Some(0)).await;
+    let seen = nemesis.inject(&mut cluster, &led_by(Some(0))).await;
     assert_eq!(phases(&seen), [FaultPhase::Injected, FaultPhase::InForce], "{seen:?}");
     let hit = seen[0].2.matches("emptied").count();
     assert!(hit > 0 && nemesis.findings().len() == hit, "{:?}", nemesis.findings());
@@ -168,7 +198,7 @@ fn a_partition_of_any_shape_is_noted_by_its_shape() {
     assert_eq!(asked_for[1].noted_as, ["kill"]);
     let mut dice = Dice::new(7);
     for kind in FaultKind::ALL {
-        let Ok(fault) = kind.choose(&mut dice, NODES, Some(0)) else { continue };
+        let Ok(fault) = kind.choose(&mut dice, &led_by(Some(0))) else { continue };
         let name = name(kind, &fault);
         assert!(noted_as(kind).contains(&name), "{kind}: {name}");
         assert_eq!(name != kind.to_string(), kind == FaultKind::Partition, "{kind}: {name}");
@@ -177,23 +207,28 @@ fn a_partition_of_any_shape_is_noted_by_its_shape() {
 }
 
 #[tokio::test]
-async fn a_fault_in_force_that_takes_the_lead_is_counted() {
+async fn a_fault_in_force_that_has_another_node_lead_is_counted() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut cluster = cluster(folder.path()).await;
-    let mut nemesis = Nemesis::new(&[FaultKind::KillAll], 7);
-    for (leader, unseated) in [(Some(2), 1), (None, 1), (Some(0), 2)] {
-        nemesis.inject(&mut cluster, leader).await;
+    let mut nemesis = Nemesis::new(&[FaultKind::Kill], 7);
+    let mut expected = 0;
+    for turn in 0..12 {
+        let leader = (turn % 4 > 0).then_some(2);
+        let placement = Placement { holders: (0..3).collect(), ..led_by(leader) };
+        nemesis.inject(&mut cluster, &placement).await;
+        expected += u64::from(nemesis.active().any(|fault| unseats::unseats(fault, &placement)));
         nemesis.heal(&mut cluster).await;
-        assert_eq!(nemesis.unseated(), unseated, "{leader:?}");
+        assert_eq!(nemesis.unseated(), expected, "{leader:?}");
     }
+    assert!((1..9).contains(&expected), "some had another one lead, and some did not: {expected}");
 }
 
 #[test]
 fn all_kinds_come_before_any_comes_again() {
-    let mut nemesis = Nemesis::new(&FaultKind::ALL, 7);
+    let (mut nemesis, mut dice) = (Nemesis::new(&FaultKind::ALL, 7), Dice::new(7));
     let mut turns = Vec::new();
     for _ in 0..3 {
-        let turn: Vec<FaultKind> = FaultKind::ALL.iter().filter_map(|_| nemesis.next_kind()).collect();
+        let turn: Vec<FaultKind> = FaultKind::ALL.iter().filter_map(|_| nemesis.next_kind(dice.split())).collect();
         assert_eq!(BTreeSet::from_iter(turn.clone()), BTreeSet::from(FaultKind::ALL));
         turns.push(turn);
     }

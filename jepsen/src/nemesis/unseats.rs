@@ -1,44 +1,53 @@
-//! Which faults take the lead from whoever has it: the default partition then has another leader, or the same one in a
-//! later term.
+//! Which faults have another node lead the default partition.
 //!
-//! Only what does so for sure, if it lasts for an election: where replicas are is not known here, so of those that go on
-//! without the leader all must hear each other, whichever they are.
+//! Only what does so for sure, if it lasts for an election: the leader is gone or silent, and of the nodes that hold the
+//! partition a majority goes on without it, each of which hears the others. When no majority is left the same node may
+//! lead again once all is healed.
 
 use std::collections::BTreeSet;
 
 use super::fault::{Fault, Victim};
 use super::grudge::Grudge;
+use crate::cluster::Replacement;
+use crate::cluster::status::Placement;
 
-/// Of fewer nodes there is no majority without the leader.
-const NODES_MIN: usize = 3;
+/// Of fewer holders there is no majority without the leader.
+const HOLDERS_MIN: usize = 3;
 
-/// Whether a fault in force takes the lead from the node `leader` of so many. Nothing is known when nobody is known to
-/// lead.
-pub(super) fn unseats(fault: &Fault, nodes: usize, leader: Option<usize>) -> bool {
-    let Some(leader) = leader else { return false };
+/// Whether a fault in force has another node lead than the one that does. Nothing is known when nobody is known to lead.
+pub(super) fn unseats(fault: &Fault, placement: &Placement) -> bool {
+    let Some(leader) = placement.leader else { return false };
+    let enough = placement.holders.len() >= HOLDERS_MIN;
     match fault {
-        // Its process ends.
         Fault::Kill { nodes: hit, .. }
         | Fault::KillAll { nodes: hit }
         | Fault::PowerLoss { nodes: hit, .. }
         | Fault::SyncError { nodes: hit, .. }
-        | Fault::Replaced { nodes: hit, .. } => hit.contains(&leader),
-        Fault::SnapshotUnderFire { victim: Victim::Sender, .. } => true,
-        // It goes on, or will, and the others elect one meanwhile.
-        Fault::Pause { nodes: hit, .. } => nodes >= NODES_MIN && *hit == BTreeSet::from([leader]),
-        Fault::Partition { grudge, .. } | Fault::PeerPortCut { grudge } => {
-            nodes >= NODES_MIN && leaves_alone(grudge, leader, nodes)
+        | Fault::Pause { nodes: hit, .. } => a_majority_goes_on(hit, leader, placement),
+        Fault::Replaced { by: Replacement::Nothing | Replacement::OldCopy, nodes: hit, .. } => {
+            a_majority_goes_on(hit, leader, placement)
         }
-        // It may well keep it.
+        Fault::SnapshotUnderFire { victim: Victim::Sender, .. } => enough,
+        Fault::Partition { grudge, .. } | Fault::PeerPortCut { grudge } => {
+            enough && leaves_alone(grudge, leader, placement)
+        }
+        // It may be back at once,
+        Fault::Replaced { by: Replacement::Cut, .. } => false,
+        // or may well keep it.
         Fault::Weather { .. } | Fault::Broken { .. } | Fault::DiskFull { .. } => false,
         Fault::SnapshotUnderFire { victim: Victim::Receiver, .. } => false,
     }
 }
 
-/// Whether this node is cut off from all others, and nobody else from anybody.
-fn leaves_alone(grudge: &Grudge, alone: usize, nodes: usize) -> bool {
-    (0..nodes).all(|node| {
-        (0..nodes).filter(|&other| other != node).all(|other| {
+/// Whether the leader is among these nodes, and a majority of the holders is not.
+fn a_majority_goes_on(hit: &BTreeSet<usize>, leader: usize, placement: &Placement) -> bool {
+    hit.contains(&leader) && placement.holders.difference(hit).count() >= placement.majority()
+}
+
+/// Whether this holder is cut off from all others, and none of those from another one.
+fn leaves_alone(grudge: &Grudge, alone: usize, placement: &Placement) -> bool {
+    placement.holders.iter().all(|&node| {
+        placement.holders.iter().filter(|&&other| other != node).all(|&other| {
             let expected = node == alone || other == alone;
             grudge.refuses(node, other) == expected
         })
@@ -51,61 +60,77 @@ mod tests {
     use crate::generator::Dice;
     use crate::nemesis::{FaultKind, Shape, Targets};
 
-    const NODES: usize = 5;
     const LEADER: usize = 2;
 
-    fn hit(nodes: &[usize]) -> (Targets, BTreeSet<usize>) {
-        (Targets::One, nodes.iter().copied().collect())
+    /// Of five nodes these hold the partition.
+    fn of_five(holders: &[usize]) -> Placement {
+        Placement { nodes: 5, holders: holders.iter().copied().collect(), leader: Some(LEADER) }
+    }
+
+    fn set(nodes: &[usize]) -> BTreeSet<usize> {
+        nodes.iter().copied().collect()
+    }
+
+    fn kill(nodes: &[usize]) -> Fault {
+        Fault::Kill { whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn pause(nodes: &[usize]) -> Fault {
+        Fault::Pause { whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn replaced(by: Replacement) -> Fault {
+        Fault::Replaced { by, whom: Targets::One, nodes: set(&[LEADER]), seed: 1 }
     }
 
     #[test]
-    fn who_is_gone_leads_no_more_and_who_is_silent_does_not_either() {
-        let kill = |nodes: &[usize]| {
-            let (whom, nodes) = hit(nodes);
-            Fault::Kill { whom, nodes }
-        };
-        let pause = |nodes: &[usize]| {
-            let (whom, nodes) = hit(nodes);
-            Fault::Pause { whom, nodes }
-        };
+    fn another_one_leads_where_a_majority_goes_on_without_the_leader() {
         let cut = |left: &[usize], right: &[usize]| Fault::PeerPortCut { grudge: Grudge::between(left, right) };
         let one_way = Fault::PeerPortCut { grudge: Grudge::one_way(&[2], &[0, 1, 3, 4]) };
         let snapshot = |victim| Fault::SnapshotUnderFire { victim, seed: 1 };
+        // With all nodes holding the partition, and with the first three.
         let cases = [
-            (kill(&[2]), true),
-            (kill(&[0, 2, 4]), true),
-            (kill(&[0, 1]), false),
-            (Fault::KillAll { nodes: (0..NODES).collect() }, true),
-            (Fault::PowerLoss { nodes: (0..NODES).collect(), seed: 1 }, true),
-            (pause(&[2]), true),
-            // The others may be too few to elect one, and all go on at once.
-            (pause(&[1, 2]), false),
-            (pause(&[1]), false),
-            (cut(&[2], &[0, 1, 3, 4]), true),
-            (cut(&[1], &[0, 2, 3, 4]), false),
-            // The other half of the replicas may be on its side.
-            (cut(&[1, 2], &[0, 3, 4]), false),
-            (one_way, false),
-            (snapshot(Victim::Sender), true),
-            (snapshot(Victim::Receiver), false),
+            (kill(&[2]), true, true),
+            (kill(&[0, 2]), true, false),
+            (kill(&[0, 2, 4]), false, false),
+            (kill(&[2, 3, 4]), false, true),
+            (kill(&[0, 1]), false, false),
+            (Fault::KillAll { nodes: (0..5).collect() }, false, false),
+            (Fault::PowerLoss { nodes: (0..5).collect(), seed: 1 }, false, false),
+            (pause(&[2]), true, true),
+            (pause(&[1, 2]), true, false),
+            (pause(&[1]), false, false),
+            (cut(&[2], &[0, 1, 3, 4]), true, true),
+            (cut(&[1], &[0, 2, 3, 4]), false, false),
+            // Who holds nothing may be on the leader's side.
+            (cut(&[2, 4], &[0, 1, 3]), false, true),
+            (cut(&[1, 2], &[0, 3, 4]), false, false),
+            (one_way, false, false),
+            (snapshot(Victim::Sender), true, true),
+            (snapshot(Victim::Receiver), false, false),
+            (replaced(Replacement::Nothing), true, true),
+            (replaced(Replacement::Cut), false, false),
         ];
-        for (fault, expected) in cases {
-            assert_eq!(unseats(&fault, NODES, Some(LEADER)), expected, "{fault:?}");
-            assert!(!unseats(&fault, NODES, None), "{fault:?}");
+        for (fault, of_all, of_three) in cases {
+            for (holders, expected) in [(&[0, 1, 2, 3, 4][..], of_all), (&[0, 1, 2][..], of_three)] {
+                let placement = of_five(holders);
+                assert_eq!(unseats(&fault, &placement), expected, "{fault:?}, held by {holders:?}");
+                assert!(!unseats(&fault, &Placement { leader: None, ..placement }), "{fault:?}");
+            }
         }
-        assert!(
-            !unseats(&pause(&[2]), 2, Some(2)) && !unseats(&cut(&[2], &[0]), 2, Some(2)),
-            "one alone elects nobody"
-        );
+        let two = Placement::unknown(LEADER + 1, Some(LEADER));
+        let two = Placement { holders: set(&[0, LEADER]), ..two };
+        for fault in [pause(&[LEADER]), cut(&[LEADER], &[0, 1]), snapshot(Victim::Sender)] {
+            assert!(!unseats(&fault, &two), "one alone elects nobody: {fault:?}");
+        }
     }
 
     #[test]
-    fn kinds_that_are_for_it_always_do() {
-        for kind in [FaultKind::KillAll, FaultKind::PowerLoss, FaultKind::PartitionOf(Shape::LeaderAlone)] {
-            for seed in 0..20 {
-                let fault = kind.choose(&mut Dice::new(seed), NODES, Some(LEADER)).expect("there is a leader");
-                assert!(unseats(&fault, NODES, Some(LEADER)), "{fault:?}");
-            }
+    fn a_leader_that_is_parted_is_no_leader_for_long() {
+        for seed in 0..20 {
+            let (kind, placement) = (FaultKind::PartitionOf(Shape::LeaderAlone), of_five(&[0, 2, 3]));
+            let fault = kind.choose(&mut Dice::new(seed), &placement).expect("there is a leader");
+            assert!(unseats(&fault, &placement), "{fault:?}");
         }
     }
 }

@@ -9,7 +9,7 @@ use super::{Operation, Run, section};
 use crate::checker::{Valid, Verdict};
 
 /// What the names that evidence begins with mean.
-const MEANINGS: [(&str, &str); 26] = [
+const MEANINGS: [(&str, &str); 27] = [
     ("G0", "Dirty write: the appends of transactions are in different orders in different lists."),
     ("G1a", "Aborted read: what a transaction appended that was surely not done has been read."),
     ("G1b", "Intermediate read: a list was read amid the appends of one transaction."),
@@ -35,7 +35,8 @@ const MEANINGS: [(&str, &str); 26] = [
     ("negative balance", "A transfer was done for which there was no money."),
     ("register", "No order of the operations, each at one moment between its call and its end, explains all replies."),
     ("recovery", "After all faults were healed the cluster must serve again within a bound."),
-    ("crashes", "A node ended that nobody killed."),
+    ("crashes", "A node ended that nobody killed, or did not stop in order."),
+    ("alarms", "A node has raised an alarm for which no fault accounts."),
 ];
 
 /// The findings of each checker that says `false`; nothing for a run without any.

@@ -1,9 +1,12 @@
 //! Whether the nodes have recovered, once all faults are healed.
 //!
-//! Within [`RECOVERY_MAX`] every node must answer a put, and a linearizable read of it, asked through that node itself
-//! ([`serving`]); and all replicas of the default partition must have applied the same entries, to the same content
-//! ([`agreeing`]). That the workload's last calls are answered is looked at in `run.rs`. What two looks at the replicas
-//! mean is told by [`compare`], without asking anybody.
+//! Within [`RECOVERY_MAX`], counted from the beginning of the last healing, every node must answer a put, and a
+//! linearizable read of it, asked through that node itself ([`serving`]); all replicas of the default partition must have
+//! applied the same entries, to the same content by the sums that they keep ([`agreeing`]); and a full read of each must
+//! find the same (`recovery/contents.rs`). That the workload's last calls are answered is looked at in `run.rs`. What two
+//! looks at the replicas mean is told by [`compare`], without asking anybody.
+//!
+//! All that is asked here is asked once at least, also when the time is over before.
 //!
 //! Invariants:
 //!
@@ -12,12 +15,14 @@
 //! * Contents are compared of replicas at rest only, those that say the same in two looks: a node reads index and sum one
 //!   after the other, and may apply an entry in between.
 
+mod contents;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
 use futures::future::join_all;
-use trefoil_client::{NodeId, NodeStatus, PartitionId, ReplicaStatus};
+use trefoil_client::{KeyValue, NodeId, NodeStatus, PartitionId, ReplicaStatus};
 use trefoil_world::clock;
 
 use crate::backend::node_name;
@@ -26,8 +31,9 @@ use crate::cluster::Cluster;
 use crate::cluster::status::{self, Statuses};
 use crate::target::Target;
 
-/// How long the cluster may take to serve again when all faults are healed.
-pub(super) const RECOVERY_MAX: Duration = Duration::from_secs(60);
+/// How long the cluster may take to serve again, from the beginning of the last healing: that waits for nodes to be ready,
+/// and for failed disks to have had their consequences.
+pub(super) const RECOVERY_MAX: Duration = Duration::from_secs(90);
 pub(super) const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is put through each node.
@@ -45,6 +51,9 @@ pub(super) trait Nodes {
 
     /// How all replicas of the default partition are.
     async fn look(&mut self) -> Look;
+
+    /// All that this node's own replica holds at a revision. An error says why it did not show it.
+    async fn show(&self, node: usize, revision: u64) -> Result<Vec<KeyValue>, String>;
 }
 
 /// What was seen of all replicas of the default partition at about the same time.
@@ -60,13 +69,23 @@ pub(super) enum Look {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Applied {
     index: u64,
+    revision: u64,
     content_sum: u64,
+}
+
+/// Replicas that rest, and have applied the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Agreed {
+    /// The names of the nodes that hold one.
+    holders: BTreeSet<String>,
+    /// At which all are.
+    revision: u64,
 }
 
 /// What two looks mean, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Compared {
-    Equal,
+    Equal(Agreed),
     /// Whatever comes next: replicas that have applied the same differ.
     Different(Vec<String>),
     /// What is missing as of the second look.
@@ -76,7 +95,10 @@ enum Compared {
 /// All that has not come true by then; the line of a node or of a replica.
 pub(super) async fn findings(nodes: &mut impl Nodes, until: clock::Instant) -> Vec<String> {
     let mut findings = serving(nodes, until).await;
-    findings.extend(agreeing(nodes, until).await);
+    match agreeing(nodes, until).await {
+        Ok(agreed) => findings.extend(contents::differing(nodes, &agreed, until).await),
+        Err(lines) => findings.extend(lines),
+    }
     findings
 }
 
@@ -115,19 +137,24 @@ where
 
 /// A line for what has not come true in time.
 pub(super) fn late(what: &str) -> String {
-    format!("{RECOVERY_MAX:?} after the last fault was healed {what}")
+    format!("{RECOVERY_MAX:?} after the last healing began {what}")
 }
 
-/// How replicas differ, or that they have not caught up.
-async fn agreeing(nodes: &mut impl Nodes, until: clock::Instant) -> Vec<String> {
+/// Waits until replicas have applied the same.
+///
+/// # Errors
+/// How they differ, or that they have not caught up.
+async fn agreeing(nodes: &mut impl Nodes, until: clock::Instant) -> Result<Agreed, Vec<String>> {
     let mut before = nodes.look().await;
     loop {
         clock::sleep(RETRY_PAUSE).await;
         let now = nodes.look().await;
         match compare(&before, &now) {
-            Compared::Equal => return Vec::new(),
-            Compared::Different(lines) => return lines,
-            Compared::NotYet(lines) if clock::now() >= until => return lines.iter().map(|line| late(line)).collect(),
+            Compared::Equal(agreed) => return Ok(agreed),
+            Compared::Different(lines) => return Err(lines),
+            Compared::NotYet(lines) if clock::now() >= until => {
+                return Err(lines.iter().map(|line| late(line)).collect());
+            }
             Compared::NotYet(_) => before = now,
         }
     }
@@ -160,13 +187,17 @@ fn compare(before: &Look, now: &Look) -> Compared {
         Some(_) => None,
     };
     let missing: Vec<String> = replicas.iter().filter_map(missing).collect();
-    if missing.is_empty() { Compared::Equal } else { Compared::NotYet(missing) }
+    if !missing.is_empty() {
+        return Compared::NotYet(missing);
+    }
+    let revision = said().map(|(_, applied)| applied.revision).max().unwrap_or(0);
+    Compared::Equal(Agreed { holders: replicas.keys().cloned().collect(), revision })
 }
 
 /// A line for each index up to which replicas have applied all entries, and have come to different contents.
 fn differences<'a>(replicas: impl Iterator<Item = (&'a str, Applied)>) -> Vec<String> {
     let mut sums: BTreeMap<u64, BTreeMap<u64, Vec<&str>>> = BTreeMap::new();
-    for (name, Applied { index, content_sum }) in replicas {
+    for (name, Applied { index, content_sum, .. }) in replicas {
         sums.entry(index).or_default().entry(content_sum).or_default().push(name);
     }
     let differ = sums.into_iter().filter(|(_, sums)| sums.len() > 1);
@@ -236,6 +267,11 @@ impl Nodes for Themselves {
         Ok(read.pairs.into_iter().flatten().next().map(|pair| pair.text))
     }
 
+    async fn show(&self, node: usize, revision: u64) -> Result<Vec<KeyValue>, String> {
+        let shown = self.client(node).await?.all_at(revision, self.timeout).await;
+        shown.map_err(|failure| failure.to_string())
+    }
+
     async fn look(&mut self) -> Look {
         match self.holders().await {
             Ok(holders) => seen(holders.as_ref(), &self.statuses.ask_all().await),
@@ -247,7 +283,11 @@ impl Nodes for Themselves {
 /// What the nodes say of their replicas. One that says nothing may hold one, and has not recovered anyway.
 fn seen(holders: Option<&BTreeSet<NodeId>>, statuses: &[Option<NodeStatus>]) -> Look {
     let holds = |status: &NodeStatus| holders.is_none_or(|holders| holders.contains(&status.node));
-    let applied = |replica: &ReplicaStatus| Applied { index: replica.applied_index, content_sum: replica.content_sum };
+    let applied = |replica: &ReplicaStatus| Applied {
+        index: replica.applied_index,
+        revision: replica.revision.0,
+        content_sum: replica.content_sum,
+    };
     let all = statuses.iter().enumerate().filter(|(_, status)| status.as_ref().is_none_or(holds));
     let of_node = |(node, status): (usize, &Option<NodeStatus>)| {
         (node_name(node), status.as_ref().and_then(status::replica).map(applied))

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::checker::worst;
 use crate::workload::set::{Call, Reply, Set};
@@ -75,4 +77,14 @@ async fn a_worker_that_panics_is_told() {
     let workers = vec![task::spawn(work(true)), task::spawn(work(false))];
     let failures = all_ended(workers).await;
     assert!(failures.len() == 1 && failures[0].starts_with("worker 1: "), "{failures:?}");
+}
+
+#[test]
+fn every_second_worker_is_bound_and_at_each_node_one_is() {
+    for nodes in 1..=16 {
+        let bound: Vec<usize> = (0..2 * nodes).filter(|worker| is_bound(*worker, nodes)).collect();
+        let at: BTreeSet<usize> = bound.iter().map(|worker| worker % nodes).collect();
+        assert_eq!((bound.len(), at.len()), (nodes, nodes), "{nodes} nodes: {bound:?}");
+    }
+    assert_eq!([0, 1, 2, 3, 4, 5, 6].map(|worker| is_bound(worker, 5)), [false, true, false, true, false, true, false]);
 }

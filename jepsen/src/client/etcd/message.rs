@@ -23,6 +23,19 @@ pub(super) fn range(key: String) -> RangeRequest {
     RangeRequest { key: key.into(), ..RangeRequest::default() }
 }
 
+/// Reads all keys as they stood at a revision, of the member that is asked. One byte 0 is the first key there can be, and
+/// as an end it stands for all keys behind. One that etcd's numbers do not reach is that of no store.
+pub(super) fn all_at(revision: u64) -> RangeRequest {
+    let first = Bytes::from_static(&[0]);
+    RangeRequest {
+        key: first.clone(),
+        range_end: first,
+        revision: i64::try_from(revision).unwrap_or(i64::MAX),
+        serializable: true,
+        ..RangeRequest::default()
+    }
+}
+
 /// Reads keys together: etcd carries out a transaction of reads as a read.
 pub(super) fn ranges(keys: Vec<String>) -> TxnRequest {
     let success = keys.into_iter().map(|key| op(Request::RequestRange(range(key)))).collect();
@@ -69,6 +82,19 @@ pub(super) fn got(reply: RangeResponse) -> Reading {
 
 pub(super) fn got_all(reply: TxnResponse) -> Reading {
     Reading { pairs: reply.responses.iter().map(found).collect(), at: revision(reply.header) }
+}
+
+/// The pairs of a range in the words of Trefoil.
+pub(super) fn got_pairs(reply: RangeResponse) -> Vec<trefoil_client::KeyValue> {
+    let pair = |found: KeyValue| trefoil_client::KeyValue {
+        create_revision: Revision(unsigned(found.create_revision)),
+        mod_revision: Revision(unsigned(found.mod_revision)),
+        version: unsigned(found.version),
+        lease: unsigned(found.lease),
+        key: found.key,
+        value: found.value,
+    };
+    reply.kvs.into_iter().map(pair).collect()
 }
 
 /// The store's revision after a request; 0 when nothing was said.
@@ -184,6 +210,18 @@ mod tests {
         assert_eq!(txn.success, ranges);
         let range = range("a".into());
         assert_eq!((range.serializable, range.revision, range.limit, range.range_end.len()), (false, 0, 0, 0));
+    }
+
+    #[test]
+    fn a_replica_is_read_whole_and_without_asking_the_others() {
+        let all = all_at(9);
+        assert_eq!((&all.key[..], &all.range_end[..]), (&b"\0"[..], &b"\0"[..]));
+        assert_eq!((all.revision, all.serializable, all.limit, all.keys_only), (9, true, 0, false));
+        let reply = RangeResponse { header: header(12), kvs: vec![held(b"5")], more: false, count: 1 };
+        let pairs = got_pairs(reply);
+        assert_eq!((pairs.len(), &pairs[0].key[..], &pairs[0].value[..]), (1, &b"k"[..], &b"5"[..]));
+        let numbers = (pairs[0].create_revision, pairs[0].mod_revision, pairs[0].version, pairs[0].lease);
+        assert_eq!(numbers, (Revision(2), Revision(9), 4, 0));
     }
 
     #[test]

@@ -85,6 +85,11 @@ fn syncs_fail_when_they_are_told_to() {
     assert_ne!(synced, Synced::all(&files), "nothing counts as synced");
 }
 
+/// Files without which a node goes on.
+const DIARIES: [&str; 4] = ["LOG", "LOG.old.17", "OPTIONS-000007", "000007.dbtmp"];
+/// And files that matter.
+const DATA: [&str; 5] = ["000007.log", "000008.sst", "MANIFEST-000009", "mark", "mark.new"];
+
 #[test]
 fn a_full_disk_takes_what_fits_and_no_more() {
     if let Some(folder) = folder_under_shim() {
@@ -96,6 +101,10 @@ fn a_full_disk_takes_what_fits_and_no_more() {
         assert_eq!(file.write(&[7; 60]).expect("there is some room"), 10);
         let full = |result: io::Result<usize>| result.is_err_and(|error| error.raw_os_error() == Some(libc::ENOSPC));
         assert!(full(file.write(&[7; 60])) && full(file.write_at(&[7; 60], 100)));
+        for name in DIARIES.iter().chain(&DATA) {
+            let mut file = File::create(folder.join(name)).expect("it takes no space");
+            assert!(full(file.write(&[7; 60])), "{name}");
+        }
         assert_eq!(file.write_at(&[8; 100], 0).expect("it does not grow"), 100);
         let elsewhere = folder.parent().expect("it is in one").join("elsewhere");
         return fs::write(elsewhere, [7; 60]).expect("not of the directory");
@@ -104,8 +113,9 @@ fn a_full_disk_takes_what_fits_and_no_more() {
     watched.sidecar.set(Word::SpaceLeft, 100).expect("told");
     watched.sidecar.set(Word::SpaceLimited, 1).expect("told");
     watched.run("cluster::disk::tests::a_full_disk_takes_what_fits_and_no_more");
-    let said = [Word::WritesRefused, Word::SpaceLeft].map(|word| watched.sidecar.word(word).expect("said"));
-    assert_eq!(said, [2, 0]);
+    let words = [Word::WritesRefused, Word::DataRefused, Word::SpaceLeft];
+    let said = words.map(|word| watched.sidecar.word(word).expect("said"));
+    assert_eq!(said, [2 + DIARIES.len() as u64 + DATA.len() as u64, DATA.len() as u64, 0]);
 }
 
 /// What a process does in a folder.

@@ -100,6 +100,19 @@ fn a_counter_example_stands_whatever_else_went_wrong() {
 }
 
 #[test]
+fn only_of_a_valid_run_the_data_goes() {
+    for (valid, keep_data, expected) in [
+        (Valid::True, false, true),
+        (Valid::True, true, false),
+        (Valid::Unknown, false, false),
+        (Valid::False, false, false),
+        (Valid::False, true, false),
+    ] {
+        assert_eq!(is_spent(valid, keep_data), expected, "{valid}, {keep_data}");
+    }
+}
+
+#[test]
 fn what_cannot_be_written_changes_nothing() {
     leave("nothing", || Err(io::Error::other("no space")));
     leave("nothing", || panic!("on purpose"));
@@ -109,7 +122,8 @@ fn what_cannot_be_written_changes_nothing() {
 fn the_command_that_runs_it_again_is_one() {
     let cases = [
         "jepsen --workload append --kvd a/kvd --faults kill,pause --expect leader-change,snapshot --rate 0.5",
-        "jepsen --kvd kvd --no-faults --nodes 3 --backend loopback --shim s.so --time-limit 5 --out o --seed 7",
+        "jepsen --kvd kvd --no-faults --nodes 3 --backend loopback --shim s.so --time-limit 5 --out o --seed 7 \
+         --keep-data",
         "jepsen --target etcd --etcd a/etcd --faults kill --expect leader-change",
     ];
     for words in cases {

@@ -77,7 +77,8 @@ pub(super) async fn probe_sync_error(cluster: &mut Cluster, nodes: &BTreeSet<usi
     Ok(Found { seen: seen.join("; "), findings })
 }
 
-/// Every node has met the end of the space: a write of it was refused, it has ended, or it says that it refuses puts.
+/// Every node has met the end of the space: a write of it that matters was refused, it has ended, or it says that it
+/// refuses puts. A line of RocksDB's diary does not matter.
 pub(super) async fn probe_full(cluster: &mut Cluster, nodes: &BTreeSet<usize>) -> anyhow::Result<Found> {
     let mut seen = Vec::new();
     for &node in nodes {
@@ -92,11 +93,12 @@ async fn met_the_end_of_space(cluster: &mut Cluster, node: usize) -> anyhow::Res
         if let Some(said) = end_within(cluster, node, clock::now()).await? {
             return Ok(said);
         }
-        let refused = cluster.disk_count(node, DiskCount::WritesRefused)?;
+        let refused = cluster.disk_count(node, DiskCount::DataRefused)?;
         if refused > 0 {
-            // It may have been a write without which it goes on, such as one to RocksDB's diary.
+            // It may have been a write without which it goes on, such as one of a flush, which is tried again.
             let end = end_within(cluster, node, clock::now() + END_MAX).await?;
-            return Ok(end.unwrap_or_else(|| format!("{refused} writes of {name} were refused")));
+            let seen = || format!("{refused} writes of {name} to logs, tables or the like were refused");
+            return Ok(end.unwrap_or_else(seen));
         }
         if let Some(alarm) = cluster.status(node).await.and_then(alarm) {
             return Ok(format!("{name}: {alarm}"));

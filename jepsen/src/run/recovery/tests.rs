@@ -1,12 +1,20 @@
 use std::cell::RefCell;
 
+use bytes::Bytes;
+use trefoil_client::Revision;
+
 use super::*;
 use crate::cluster::status::tests::status;
 
-/// Name, index and sum of replicas; no numbers of a node that does not answer.
+/// Name, index and sum of replicas, which are at the revision of their index; no numbers of a node that does not answer.
 fn look<const N: usize>(replicas: [(&str, Option<(u64, u64)>); N]) -> Look {
-    let applied = |(index, content_sum)| Applied { index, content_sum };
+    let applied = |(index, content_sum)| Applied { index, revision: index, content_sum };
     Look::Replicas(replicas.map(|(name, said)| (name.to_owned(), said.map(applied))).into())
+}
+
+/// All three, at 9.
+fn agreed() -> Agreed {
+    Agreed { holders: ["n1", "n2", "n3"].map(str::to_owned).into(), revision: 9 }
 }
 
 fn at(index: u64, sum: u64) -> Option<(u64, u64)> {
@@ -27,7 +35,7 @@ fn two_looks_tell_whether_replicas_are_equal() {
     let restless: [&str; 3] = [&restless[0], &restless[1], &restless[2]];
     let not_yet = |lines: &[&str]| Compared::NotYet(lines.iter().map(|line| (*line).to_owned()).collect());
     let cases = [
-        (&equal, &equal, Compared::Equal),
+        (&equal, &equal, Compared::Equal(agreed())),
         // They were equal at once, but nobody knows whether index and sum belong together.
         (&earlier, &equal, not_yet(&restless)),
         (&nothing, &equal, not_yet(&restless)),
@@ -76,6 +84,8 @@ struct Told {
     lost: RefCell<[u32; 3]>,
     /// What is seen, one look after the other, the last one for ever.
     looks: Vec<Look>,
+    /// The values at one key that full reads find, node by node; an error is no answer.
+    shown: [Result<&'static str, &'static str>; 3],
 }
 
 impl Nodes for Told {
@@ -103,11 +113,24 @@ impl Nodes for Told {
             _ => self.looks.remove(0),
         }
     }
+
+    async fn show(&self, node: usize, revision: u64) -> Result<Vec<KeyValue>, String> {
+        let put = Revision(revision);
+        let pair = |value: &'static str| KeyValue {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from_static(value.as_bytes()),
+            create_revision: put,
+            mod_revision: put,
+            version: 1,
+            lease: 0,
+        };
+        self.shown[node].map(|value| vec![pair(value)]).map_err(str::to_owned)
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_does_not_serve_is_named() {
-    let late = "60s after the last fault was healed";
+    let late = "90s after the last healing began";
     let equal = look([("n1", at(9, 5)), ("n2", at(9, 5))]);
     let behind = look([("n1", at(9, 5)), ("n2", at(3, 1))]);
     let different = look([("n1", at(9, 5)), ("n2", at(9, 4))]);
@@ -138,9 +161,33 @@ async fn a_node_that_does_not_serve_is_named() {
     ];
     for (reads, lost, looks, expected) in cases {
         let (began, until) = (clock::now(), clock::now() + RECOVERY_MAX);
-        let mut nodes = Told { reads, lost: RefCell::new(lost), looks };
+        let mut nodes = Told { reads, lost: RefCell::new(lost), looks, shown: [Ok("v"); 3] };
         assert_eq!(findings(&mut nodes, until).await, expected);
         let waited = expected.iter().any(|line| line.starts_with(late));
         assert_eq!(began.elapsed() >= RECOVERY_MAX, waited, "what is known at once is said at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_with_equal_sums_are_read_whole() {
+    let of_three = look([("n1", at(9, 5)), ("n2", at(9, 5)), ("n3", at(9, 5))]);
+    let of_two = look([("n1", at(9, 5)), ("n3", at(9, 5))]);
+    let late = "90s after the last healing began n3 has not shown all that it holds: compacted";
+    let cases = [
+        (&of_three, [Ok("v"), Ok("v"), Ok("v")], None),
+        (&of_three, [Ok("v"), Ok("w"), Ok("v")], Some("full reads at revision 9 differ: n1 shows 1 keys, n2 1; ")),
+        (&of_three, [Ok("v"), Ok("v"), Err("compacted")], Some(late)),
+        // Who holds none is not asked.
+        (&of_two, [Ok("v"), Err("no replica"), Ok("v")], None),
+    ];
+    for (looked, shown, expected) in cases {
+        let until = clock::now() + RECOVERY_MAX;
+        let looks = vec![looked.clone()];
+        let mut nodes = Told { reads: [Ok(TEXT); 3], lost: RefCell::new([0; 3]), looks, shown };
+        let found = findings(&mut nodes, until).await;
+        match expected {
+            None => assert!(found.is_empty(), "{found:?}"),
+            Some(words) => assert!(found.len() == 1 && found[0].starts_with(words), "{words}: {found:?}"),
+        }
     }
 }
