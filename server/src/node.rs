@@ -50,7 +50,7 @@ const HAND_OVER_PATIENCE: Duration = Duration::from_millis(1500);
 const PEER_STREAMS_MAX: u32 = 32_768;
 /// Requests of one client connection that were cancelled before they were looked at. HTTP/2 ends a connection that has more,
 /// with all that is under way on it. So many do not come in one turn of reading (`api/accept.rs`), and all that has come is
-/// looked at before the next: nobody loses a connection by cancelling.
+/// looked at before the next: cancelling alone ends no connection.
 const RESETS_MAX: usize = 4096;
 /// Streams HTTP/2 resets by itself in the life of a client connection, before it ends it: requests over `--streams-max`, and
 /// what comes of requests that are answered and forgotten. Each costs memory until the client takes it. One that keeps to

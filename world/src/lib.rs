@@ -20,6 +20,7 @@ pub mod net;
 pub mod planted;
 pub mod random;
 pub mod task;
+pub mod turn;
 
 use std::cell::RefCell;
 use std::io;

@@ -40,8 +40,6 @@ const VALUE_BYTES: usize = 3900;
 const AT_ONCE: usize = 1000;
 /// HTTP/2 takes 20 for an attack unless it is told otherwise.
 const CANCELLED: u32 = 10_000;
-/// More requests at once than a connection may have.
-const OVER: u32 = 2000;
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -133,23 +131,6 @@ async fn many_cancelled_at_once_end_no_connection() {
     }
     expect_put_behind(&address, sent, CANCELLED).await;
     println!("a put was answered behind {CANCELLED} cancelled requests");
-}
-
-/// The same of a client that has not heard yet how many requests it may have.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancelled_burst_over_the_share_ends_no_connection() {
-    Scenario::begin("many_requests::a_cancelled_burst_over_the_share_ends_no_connection");
-    let _turn = beside_others().await;
-    let cluster = Cluster::form(1, &[]).await;
-    let mut sent = opening();
-    for number in 0..OVER {
-        sent.extend(request(stream_id(number), "Get", &field(2, b"k")));
-    }
-    for number in 0..OVER {
-        sent.extend(frame(RST_STREAM, 0, stream_id(number), &CANCEL));
-    }
-    expect_put_behind(&cluster.nodes[0].client, sent, OVER).await;
-    println!("a put was answered behind {OVER} requests at once that were cancelled");
 }
 
 /// A put on a connection that has `sent` so many requests before is done and answered.

@@ -2,7 +2,7 @@
 //!
 //! HTTP/2 flushes as soon as one answer is there. Under load many more are about to be: the task that answers next is only
 //! waiting for its turn. A write costs as much as a good part of a request, so here what is written and flushed is held
-//! until the runtime has nothing else to run, or has run for a while ([`tokio::task::yield_now`]); then it goes out in one
+//! until the runtime has nothing else to run, or has run for a while ([`Turn`]); then it goes out in one
 //! piece. A runtime that has nothing else to do comes to that at once. What is too much to hold is written straight away,
 //! together with what is held, and is not copied.
 //!
@@ -16,14 +16,13 @@
 //! flush is done before the bytes are out, and a broken connection shows at the next read or write.
 
 use std::io::{self, IoSlice};
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use futures::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::turn::Turn;
 
 /// Bytes held. As much as a frame of HTTP/2 may be long, so that a large answer's frames are not copied.
 const HELD_MAX: usize = 16 << 10;
@@ -34,56 +33,13 @@ const PARTS_MAX: usize = 64;
 pub struct Coalesced<S> {
     stream: S,
     held: BytesMut,
-    turn: Arc<Turn>,
-    turn_waker: Waker,
-}
-
-/// When all that was ready to run has run.
-#[derive(Default)]
-struct Turn {
-    state: AtomicU8,
-    /// The task of the connection.
-    task: AtomicWaker,
-}
-
-const IDLE: u8 = 0;
-const AWAITED: u8 = 1;
-const COME: u8 = 2;
-
-impl Wake for Turn {
-    fn wake(self: Arc<Turn>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Turn>) {
-        self.state.store(COME, Ordering::Release);
-        self.task.wake();
-    }
-}
-
-impl Turn {
-    fn has_come(&self) -> bool {
-        self.state.load(Ordering::Acquire) == COME
-    }
-
-    /// Has the task of `cx` woken when it comes.
-    fn await_it(&self, waker: &Waker, cx: &Context<'_>) {
-        self.task.register(cx.waker());
-        if self.state.compare_exchange(IDLE, AWAITED, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            // The runtime keeps the waker; the future itself is done with.
-            let yielded = pin!(tokio::task::yield_now()).poll(&mut Context::from_waker(waker));
-            if yielded.is_ready() {
-                waker.wake_by_ref();
-            }
-        }
-    }
+    turn: Turn,
 }
 
 impl<S: AsyncWrite + Unpin> Coalesced<S> {
     /// With nothing held.
     pub fn new(stream: S) -> Coalesced<S> {
-        let turn: Arc<Turn> = Arc::default();
-        Coalesced { stream, held: BytesMut::new(), turn_waker: Waker::from(turn.clone()), turn }
+        Coalesced { stream, held: BytesMut::new(), turn: Turn::default() }
     }
 
     /// Writes what is held, until the connection takes no more.
@@ -95,7 +51,7 @@ impl<S: AsyncWrite + Unpin> Coalesced<S> {
             }
             self.held.advance(count);
         }
-        self.turn.state.store(IDLE, Ordering::Release);
+        self.turn.take();
         Poll::Ready(Ok(()))
     }
 
@@ -105,7 +61,7 @@ impl<S: AsyncWrite + Unpin> Coalesced<S> {
         loop {
             if self.held.len() + bytes <= HELD_MAX {
                 parts.iter().for_each(|part| self.held.extend_from_slice(part));
-                self.turn.await_it(&self.turn_waker, cx);
+                self.turn.await_it(cx);
                 return Poll::Ready(Ok(bytes));
             }
             let mut all = [IoSlice::new(&[]); PARTS_MAX];
@@ -158,7 +114,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesced<S> {
         match self.held.is_empty() {
             true => Pin::new(&mut self.stream).poll_flush(cx),
             false => {
-                self.turn.await_it(&self.turn_waker, cx);
+                self.turn.await_it(cx);
                 Poll::Ready(Ok(()))
             }
         }
@@ -173,7 +129,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Coalesced<S> {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 

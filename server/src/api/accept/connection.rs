@@ -161,7 +161,7 @@ impl AsyncRead for Connection {
             self.first = None;
         }
         if self.earned == Earned::ByFirstBytes {
-            self.turn.note(polled.is_pending(), bytes);
+            self.turn.note(bytes);
         }
         let late = self.first.as_mut().is_some_and(|patience| patience.as_mut().poll(cx).is_ready());
         if late {
