@@ -13,6 +13,10 @@ use clap::Parser;
 use command::arguments::Args;
 use command::{BAD_ARGUMENTS, GREEN, PROGRAM_FAILED, check, many, one, smaller};
 
+// Every simulated message is a few dozen small allocations.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The whole program: `bin/sim-planted.rs` is the same, built with another feature.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
