@@ -7,10 +7,10 @@
 //! 2. A batch of envelopes is encoded once ([`command::encode_batch`]) and becomes a log entry. The entry is a row of
 //!    the `log` family ([`key::log`]); the node's writer syncs it. From here on the byte survives a power cut.
 //! 3. The entry is committed, on every replica. [`apply::apply`] runs its commands in order on an [`overlay::Overlay`]:
-//!    the engine's state below, the entry's own writes above. [`session`] drops what was executed before; [`mvcc`]
-//!    gives the put a revision and makes three rows of it: the key's newest version, the change, and the index entry
-//!    that finds the change by key. [`record`] says what such rows hold, and [`codec`] how numbers and strings stand
-//!    in them.
+//!    the engine's state below, read through a [`row_cache`], the entry's own writes above. [`session`] drops what was
+//!    executed before; [`mvcc`] gives the put a revision and makes three rows of it: the key's newest version, the
+//!    change, and the index entry that finds the change by key. [`record`] says what such rows hold, and [`codec`] how
+//!    numbers and strings stand in them.
 //! 4. The overlay becomes one [`engine::Batch`] that also holds the new [`mvcc::Head`] and the applied position, and is
 //!    written without a sync: after a crash the log brings it back. [`mark`] is how a node finds out that what it had
 //!    synced is no longer there.
@@ -34,6 +34,7 @@ pub mod command;
 pub mod record;
 
 pub mod overlay;
+pub mod row_cache;
 
 pub mod mvcc;
 pub mod session;

@@ -24,6 +24,13 @@ type Writes = BTreeMap<Vec<u8>, Option<Bytes>>;
 /// What was written to an overlay, without the state below it.
 pub struct OwnWrites([Writes; Family::ALL.len()]);
 
+impl OwnWrites {
+    /// Those to `family`, in key order.
+    pub(crate) fn into_family(mut self, family: Family) -> impl Iterator<Item = (Vec<u8>, Option<Bytes>)> {
+        std::mem::take(&mut self.0[family as usize]).into_iter()
+    }
+}
+
 /// See the file's head.
 pub struct Overlay<'a> {
     base: &'a dyn Read,
@@ -57,17 +64,22 @@ impl<'a> Overlay<'a> {
 
     /// The writes, each row once, in key order within a family.
     pub fn into_batch(self) -> Batch {
+        self.into_parts().0
+    }
+
+    /// The writes as [`Overlay::into_batch`] has them, and alone.
+    pub fn into_parts(self) -> (Batch, OwnWrites) {
         let changes = self.writes.iter().map(Writes::len).sum();
         let mut batch = Batch::with_capacity(changes, self.bytes);
-        for (family, writes) in Family::ALL.into_iter().zip(self.writes) {
+        for (family, writes) in Family::ALL.into_iter().zip(&self.writes) {
             for (key, value) in writes {
                 match value {
-                    Some(value) => batch.put(family, &key, &value),
-                    None => batch.delete(family, &key),
+                    Some(value) => batch.put(family, key, value),
+                    None => batch.delete(family, key),
                 }
             }
         }
-        batch
+        (batch, OwnWrites(self.writes))
     }
 
     /// The writes alone, for [`Overlay::absorb`].

@@ -12,6 +12,8 @@
 //! * Applied position and data change in one batch.
 //! * One batch at a time: the next is made when the one before it is in the history and published.
 //! * A published view never goes back, and never shows what is not in the history.
+//! * Nobody else writes the current rows of the store this replica has now. Its cache of them goes along with each batch,
+//!   which changes it, and comes back once the batch is in the history: whatever fails on the way leaves an empty one.
 //! * A malformed entry or row stops the replica; it is never skipped and never becomes an answer.
 
 mod batch;
@@ -33,6 +35,7 @@ use trefoil_causality::ReplicaId;
 use trefoil_store::engine::{Batch, Durability, Engine, EngineError, Family, Read};
 use trefoil_store::key::{self, StoreNumber};
 use trefoil_store::mvcc::Head;
+use trefoil_store::row_cache::RowCache;
 use trefoil_world::planted::{self, Bug};
 
 use crate::raft::state::batch::{Answer, Applying, Portion, Progress};
@@ -90,6 +93,8 @@ pub struct StateMachine {
     writer: Writer,
     stores: Arc<Stores>,
     progress: Progress,
+    /// Rows of the store that `progress` is about. Empty while a batch is on its way.
+    cache: RowCache,
     published: Arc<Published>,
 }
 
@@ -117,7 +122,7 @@ impl StateMachine {
             compactions: AtomicU64::new(0),
         });
         let progress = Progress { replica, view, membership: Arc::new(membership) };
-        Ok(StateMachine { record, engine, writer, stores, progress, published })
+        Ok(StateMachine { record, engine, writer, stores, progress, cache: RowCache::default(), published })
     }
 
     pub fn published(&self) -> Arc<Published> {
@@ -140,8 +145,9 @@ impl StateMachine {
     /// Applies what makes one batch. Returns the rest of the portion.
     async fn apply_batch(&mut self, portion: Portion) -> io::Result<Portion> {
         let (progress, engine, inline) = (self.progress.clone(), self.engine.clone(), portion.inline);
-        let work = move || progress.apply(engine.as_ref(), portion);
-        let Applying { progress, batch, answers, compactions, rest } = match inline {
+        let cache = std::mem::take(&mut self.cache);
+        let work = move || progress.apply(engine.as_ref(), cache, portion);
+        let Applying { progress, cache, batch, answers, compactions, rest } = match inline {
             true => work()?,
             false => trefoil_world::task::blocking(work).await??,
         };
@@ -155,7 +161,7 @@ impl StateMachine {
             true => self.engine.write(&batch, Durability::NoSync).map_err(io::Error::other)?,
             false => self.writer.write(batch, Durability::NoSync).await?,
         }
-        self.progress = progress;
+        (self.progress, self.cache) = (progress, cache);
         self.published.compactions.fetch_add(compactions, Ordering::Relaxed);
         self.published.publish(self.progress.view.clone());
         answer(answers);
@@ -233,6 +239,7 @@ impl RaftStateMachine<Group> for StateMachine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMetaOf<Group>, image: StateImage) -> io::Result<()> {
+        self.cache = RowCache::default();
         let store = match image {
             StateImage::Received { rows } => rows,
             StateImage::Built { read, store } => {

@@ -1,5 +1,6 @@
 //! MVCC's tests, by subject. Here is what they share: the store under test, and short ways to write operations.
 
+mod cached;
 mod compaction;
 mod limits;
 mod model;

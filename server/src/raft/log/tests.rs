@@ -1,6 +1,6 @@
 //! Which reads of the log leave the async threads, and that they find the same. Here is also the engine that tells.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
@@ -19,21 +19,29 @@ use trefoil_store::mark::FILE_BYTES;
 
 use crate::raft::log::{INLINE_ENTRIES_MAX, LogStore};
 use crate::raft::types::{LogEntry, encode_entry, log_id};
-use crate::writer::{MarkKept, MarkSlots, Writer};
+use crate::writer::{Fatal, MarkKept, MarkSlots, Writer};
 
 const REPLICA: ReplicaId = ReplicaId(1);
 
-/// A memory engine that knows which reads were made on another thread than the one it was made on.
+/// A memory engine that knows which reads were made on another thread than the one it was made on, and whose disk can
+/// break.
 pub(in crate::raft) struct Watched {
     engine: MemoryEngine,
     home: ThreadId,
     elsewhere: AtomicU64,
+    broken: AtomicBool,
 }
 
 impl Watched {
     pub(in crate::raft) fn new() -> Arc<Watched> {
         let home = std::thread::current().id();
-        Arc::new(Watched { engine: MemoryEngine::new(), home, elsewhere: AtomicU64::new(0) })
+        let (elsewhere, broken) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Watched { engine: MemoryEngine::new(), home, elsewhere, broken })
+    }
+
+    /// Nothing can be written from now on.
+    pub(in crate::raft) fn break_disk(&self) {
+        self.broken.store(true, Ordering::Relaxed);
     }
 
     /// Whether there were reads on other threads since the last call.
@@ -68,7 +76,10 @@ impl Read for Watched {
 
 impl Engine for Watched {
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), EngineError> {
-        self.engine.write(batch, durability)
+        match self.broken.load(Ordering::Relaxed) {
+            true => Err(EngineError::Io("broken".into())),
+            false => self.engine.write(batch, durability),
+        }
     }
 
     fn snapshot(&self) -> Box<dyn Read> {
@@ -110,8 +121,13 @@ impl Engine for Watched {
 
 /// A writer whose failures fail the test.
 pub(in crate::raft) fn writer(engine: Arc<Watched>) -> Writer {
+    writer_that_ends(engine, Arc::new(|why| panic!("{why}")))
+}
+
+/// A writer that calls `fatal` when it fails.
+pub(in crate::raft) fn writer_that_ends(engine: Arc<Watched>, fatal: Fatal) -> Writer {
     let mark = MarkSlots::open(MarkKept::Memory(Arc::new(Mutex::new([0; FILE_BYTES]))), 1);
-    Writer::start(engine, mark.expect("memory is read"), 0, Arc::new(|why| panic!("{why}"))).expect("a writer")
+    Writer::start(engine, mark.expect("memory is read"), 0, fatal).expect("a writer")
 }
 
 fn blank(index: u64) -> LogEntry {

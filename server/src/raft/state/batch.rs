@@ -7,7 +7,8 @@
 //! Invariants:
 //!
 //! * Entries are applied once and in order.
-//! * Nothing here is seen by anybody before the caller has written the batch: it may be dropped halfway.
+//! * Nothing here is seen by anybody before the caller has written the batch: it may be dropped halfway, and the row cache
+//!   with it, which then already has the batch's rows.
 //!
 //! Left out: writing and publishing, which are the state machine's.
 
@@ -22,7 +23,8 @@ use trefoil_store::apply::{Position, apply};
 use trefoil_store::command::{Command, Envelope, Outcome, decode_batch};
 use trefoil_store::engine::{Batch, Engine, EngineError, Family};
 use trefoil_store::key;
-use trefoil_store::overlay::Overlay;
+use trefoil_store::overlay::{Overlay, OwnWrites};
+use trefoil_store::row_cache::RowCache;
 
 use crate::raft::state::View;
 use crate::raft::types::{Group, LogEntry, LogId, Membership, Proposal, encode_applied, term_of};
@@ -45,6 +47,8 @@ pub(super) struct Progress {
 /// What applying some entries leads to; nothing of it has happened yet.
 pub(super) struct Applying {
     pub(super) progress: Progress,
+    /// With the rows of the batch.
+    pub(super) cache: RowCache,
     pub(super) batch: Batch,
     pub(super) answers: Vec<Answer>,
     /// How many entries raised the floor.
@@ -57,9 +61,16 @@ pub(super) struct Applying {
 pub(super) type Answer = (Option<ApplyResponder<Group>>, Vec<Outcome>);
 
 impl Progress {
-    /// Applies entries from the front of `portion` until the batch is full. Reads the engine and changes nothing.
-    pub(super) fn apply(mut self, engine: &dyn Engine, mut portion: Portion) -> io::Result<Applying> {
-        let mut overlay = Overlay::new(engine);
+    /// Applies entries from the front of `portion` until the batch is full. Reads the engine, through the cache, and
+    /// changes nothing in it.
+    pub(super) fn apply(
+        mut self,
+        engine: &dyn Engine,
+        mut cache: RowCache,
+        mut portion: Portion,
+    ) -> io::Result<Applying> {
+        let through = cache.over(engine);
+        let mut overlay = Overlay::new(&through);
         let (mut answers, mut answered, mut compactions) = (Vec::new(), 0, 0);
         while overlay.bytes() + answered < BATCH_BYTES_MAX {
             let Some(Committed { id, content, responder }) = portion.entries.pop_front() else { break };
@@ -69,8 +80,9 @@ impl Progress {
             answered += outcomes.iter().map(Outcome::bytes).sum::<usize>();
             answers.push((responder, outcomes));
         }
-        let batch = self.seal(overlay);
-        Ok(Applying { progress: self, batch, answers, compactions, rest: portion })
+        let (batch, writes) = self.seal(overlay);
+        cache.learn(writes);
+        Ok(Applying { progress: self, cache, batch, answers, compactions, rest: portion })
     }
 
     fn apply_entry(&mut self, overlay: &mut Overlay<'_>, id: LogId, content: Content) -> io::Result<Vec<Outcome>> {
@@ -104,12 +116,12 @@ impl Progress {
             .collect()
     }
 
-    fn seal(&self, mut overlay: Overlay<'_>) -> Batch {
+    fn seal(&self, mut overlay: Overlay<'_>) -> (Batch, OwnWrites) {
         let store = self.view.store.number();
         self.view.head.store(&mut overlay, store);
         let applied = encode_applied(&self.view.applied, &self.membership);
         overlay.put(Family::State, key::state::applied(store), applied);
-        overlay.into_batch()
+        overlay.into_parts()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which entries are applied off the async threads, and that it makes no difference to the state.
+//! Which entries are applied off the async threads, and that it makes no difference to the state; and when the cache of
+//! current rows is emptied.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,25 +14,34 @@ use trefoil_store::command::{
     Command, Compare, DeleteOp, Envelope, KeyRange, Op, PutOp, RangeEnd, RangeOp, Relation, Target, Txn, encode_batch,
     encode_envelope,
 };
-use trefoil_store::engine::{Family, Order, Read, Span, Visit};
-use trefoil_store::key::StoreNumber;
+use trefoil_store::engine::{Batch, Durability, Engine, Family, Order, Read, Span, Visit};
+use trefoil_store::key::{self, StoreNumber};
+use trefoil_store::mvcc;
 
-use crate::raft::log::tests::{Watched, writer};
+use crate::raft::log::tests::{Watched, writer, writer_that_ends};
 use crate::raft::state::StateMachine;
 use crate::raft::types::{Group, LogEntry, Proposal, log_id};
 use crate::replica_record::ReplicaRecord;
 use crate::stores::Stores;
+use crate::writer::Writer;
 
 fn state(engine: &Arc<Watched>) -> StateMachine {
-    let writer = writer(engine.clone());
+    state_with(engine, writer(engine.clone()))
+}
+
+fn state_with(engine: &Arc<Watched>, writer: Writer) -> StateMachine {
     let stores = Stores::open(engine.clone(), writer.clone(), &BTreeSet::new()).expect("stores");
     let record = ReplicaRecord { partition: PartitionId::DEFAULT, store: StoreNumber(1), mode: Mode::Leader };
     StateMachine::open(ReplicaId(1), record, engine.clone(), writer, Arc::new(stores)).expect("a state")
 }
 
 async fn apply(state: &mut StateMachine, entries: Vec<LogEntry>) {
+    try_apply(state, entries).await.expect("the engine works");
+}
+
+async fn try_apply(state: &mut StateMachine, entries: Vec<LogEntry>) -> io::Result<()> {
     let entries = entries.into_iter().map(|entry| Ok::<EntryResponder<Group>, io::Error>((entry, None)));
-    state.apply(futures::stream::iter(entries)).await.expect("the engine works");
+    state.apply(futures::stream::iter(entries)).await
 }
 
 fn entry(index: u64, commands: Vec<Command>) -> LogEntry {
@@ -126,6 +136,60 @@ async fn however_entries_are_taken_together_the_state_is_the_same() {
     assert_eq!(found[0].0.keys, 42);
     assert_eq!(found[0], found[1]);
     assert_eq!(found[0], found[2]);
+}
+
+/// How often the key was put since it was made.
+fn version(engine: &Watched, state: &StateMachine, key: &'static str) -> Option<u64> {
+    let view = state.published().view();
+    let op = RangeOp::all(KeyRange::single(key));
+    let reply = mvcc::range(engine, view.store.number(), &view.head, &op, usize::MAX).expect("memory does not fail");
+    reply.expect("the newest revision is readable").pairs.first().map(|pair| pair.version)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_not_made_empties_the_cache() {
+    let engine = Watched::new();
+    let mut state = state(&engine);
+    apply(&mut state, vec![entry(1, vec![Command::Op(put("a"))])]).await;
+    assert!(!state.cache.is_empty());
+    let mut malformed = Batch::new();
+    malformed.put(Family::Current, &key::current(StoreNumber(1), b"bad"), b"no row");
+    engine.write(&malformed, Durability::NoSync).expect("memory does not fail");
+    let refused = try_apply(&mut state, vec![entry(2, vec![Command::Op(put("a")), Command::Op(put("bad"))])]).await;
+    assert!(refused.is_err(), "a malformed row stops the replica");
+    assert!(state.cache.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_is_not_written_empties_the_cache() {
+    let engine = Watched::new();
+    let mut state = state_with(&engine, writer_that_ends(engine.clone(), Arc::new(|_: String| {})));
+    apply(&mut state, vec![entry(1, vec![Command::Op(put("a"))])]).await;
+    assert!(!state.cache.is_empty());
+    engine.break_disk();
+    let failed = try_apply(&mut state, vec![entry(2, vec![Command::Op(put("b"))])]).await;
+    assert!(failed.is_err(), "the disk is broken");
+    assert!(state.cache.is_empty());
+    assert_eq!(state.published().view().applied, Some(log_id(1, 1)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_installed_state_begins_with_an_empty_cache() {
+    let engine = Watched::new();
+    let mut numbers = Batch::new();
+    numbers.put(Family::Node, key::node::NEXT_STORE, &2_u32.to_be_bytes());
+    engine.write(&numbers, Durability::NoSync).expect("memory does not fail");
+    let mut state = state(&engine);
+    apply(&mut state, vec![entry(1, vec![Command::Op(put("a"))])]).await;
+    let image = state.get_current_snapshot().await.expect("the engine works").expect("something is applied");
+    apply(&mut state, vec![entry(2, vec![Command::Op(put("a")), Command::Op(put("b"))])]).await;
+    assert_eq!((version(&engine, &state, "a"), version(&engine, &state, "b")), (Some(2), Some(1)));
+    state.install_snapshot(&image.meta, image.snapshot).await.expect("the engine works");
+    assert!(state.cache.is_empty());
+    for (index, versions) in [(2, (Some(2), Some(1))), (3, (Some(3), Some(2)))] {
+        apply(&mut state, vec![entry(index, vec![Command::Op(put("a")), Command::Op(put("b"))])]).await;
+        assert_eq!((version(&engine, &state, "a"), version(&engine, &state, "b")), versions);
+    }
 }
 
 /// All rows of the replica's store.

@@ -13,7 +13,7 @@ use crate::mvcc::content::past_part;
 use crate::mvcc::{Content, Head, compact};
 
 /// Prefixes of each other, zero bytes, and the highest byte.
-const KEYS: [&[u8]; 5] = [b"a", b"a\0", b"a\0\0", b"ab", b"\xff"];
+pub(super) const KEYS: [&[u8]; 5] = [b"a", b"a\0", b"a\0\0", b"ab", b"\xff"];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -75,7 +75,7 @@ fn compares() -> impl Strategy<Value = Compare> {
     parts.prop_map(|(range, relation, target)| Compare { range, relation, target })
 }
 
-fn ops() -> impl Strategy<Value = Op> {
+pub(super) fn ops() -> impl Strategy<Value = Op> {
     let single = prop_oneof![
         1 => range_ops().prop_map(Op::Range),
         4 => puts().prop_map(Op::Put),
