@@ -59,17 +59,25 @@ async fn work<W: Workload>(
     stopping: Arc<AtomicBool>,
     mut dice: Dice,
 ) {
-    let Some(client) = connect(&endpoints, &parameters, &stopping).await else { return };
+    let (retries, is_stopping) = (parameters.retries, || stopping.load(Ordering::Relaxed));
+    let Some(client) = connect(&endpoints, retries, parameters.call_timeout, is_stopping).await else { return };
     let (first, apart) = (Process(number as u64), parameters.workers as u64);
     let worker = Worker::new(asking, client, first, apart, parameters.call_timeout);
     let pause = move || Duration::from_millis(dice.below(parameters.pause_ms + 1));
     worker.work(move || !stopping.load(Ordering::Relaxed), pause).await;
 }
 
-async fn connect(endpoints: &[String], parameters: &LoadParameters, stopping: &AtomicBool) -> Option<Client> {
-    while !stopping.load(Ordering::Relaxed) {
-        let builder = Client::builder(endpoints.to_vec()).retries(parameters.retries);
-        if let Ok(client) = builder.timeout(parameters.call_timeout).connect().await {
+/// Connects, again and again; `None` when it was told to stop before. `retries`: whether the client's calls are repeated
+/// in it; without, what becomes of one attempt is what is told. `timeout`: of connecting, and of its calls by default.
+pub async fn connect(
+    endpoints: &[String],
+    retries: bool,
+    timeout: Duration,
+    is_stopped: impl Fn() -> bool,
+) -> Option<Client> {
+    while !is_stopped() {
+        let builder = Client::builder(endpoints.to_vec()).retries(retries);
+        if let Ok(client) = builder.timeout(timeout).connect().await {
             return Some(client);
         }
         clock::sleep(CONNECT_AGAIN).await;

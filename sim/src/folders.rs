@@ -14,39 +14,30 @@
 //! (`liveness.rs`).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use trefoil_client::{Client, Consistency, Context, Error, Header, KeyRange, KeyValue, NodeId, Outcome};
-use trefoil_jepsen::checker::Verdict;
 use trefoil_jepsen::generator::Dice;
 use trefoil_world::{clock, task};
 
+use crate::clients::connect;
 use crate::parameters::FolderParameters;
+use crate::watcher::{Judged, Violations, Watcher};
 
-const CHECKER: &str = "folders";
 /// Keys of a folder, and what ends a range of them: single digits, so that they are in the order of their numbers.
 const KEYS: u64 = 6;
 /// One request in so many is a change, one scan in so many is linearizable.
 const CHANGE_ONE_IN: u64 = 3;
 const LINEARIZABLE_ONE_IN: u64 = 5;
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_000);
-const CONNECT_AGAIN: Duration = Duration::from_millis(50);
-/// Violations that are told.
-const TOLD_MAX: usize = 10;
 
-/// See the file's head. Clones share what was seen.
-#[derive(Clone)]
-pub struct Folders {
-    seen: Arc<Mutex<Seen>>,
-    stopped: Arc<AtomicBool>,
-}
+/// See the file's head.
+pub type Folders = Watcher<Seen>;
 
 impl Folders {
     /// Starts the owners. Runs on the clients' machine, at its beginning.
     pub fn start(parameters: &FolderParameters, endpoints: &[String], mut dice: Dice) -> Folders {
-        let folders = Folders { seen: Arc::default(), stopped: Arc::default() };
+        let folders = Folders::default();
         for number in 0..parameters.owners {
             let pause_max_ms = parameters.pause_ms;
             task::spawn(own(number as u64, endpoints.to_vec(), folders.clone(), pause_max_ms, dice.split()));
@@ -54,65 +45,46 @@ impl Folders {
         folders
     }
 
-    /// Nothing more is asked than what was begun.
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// What was found; unknown when too little was answered.
-    pub fn verdict(&self) -> Verdict {
-        let seen = self.seen();
-        match (seen.violations.is_empty(), seen.changes > 0 && seen.with_context > 0) {
-            (false, _) => Verdict::invalid(CHECKER, seen.violations.clone()),
-            (true, true) => Verdict::valid(CHECKER),
-            (true, false) => {
-                let Seen { changes, with_context, .. } = *seen;
-                let why = format!("answered: {changes} changes and {with_context} scans with a context");
-                Verdict::unknown(CHECKER, why)
-            }
-        }
-    }
-
     /// How often a scan with a context was answered by another node than the one the context came from.
     pub fn elsewhere(&self) -> u64 {
         self.seen().elsewhere
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What was answered.
 #[derive(Debug, Default)]
-struct Seen {
+pub struct Seen {
     changes: u64,
     /// Stale scans whose context said something.
     with_context: u64,
     elsewhere: u64,
     /// The highest revision that each owner was shown.
     highest: BTreeMap<u64, u64>,
-    violations: Vec<String>,
+    violations: Violations,
+}
+
+impl Judged for Seen {
+    const CHECKER: &'static str = "folders";
+
+    fn violations(&self) -> &Violations {
+        &self.violations
+    }
+
+    fn lacks(&self) -> Option<String> {
+        let Seen { changes, with_context, .. } = self;
+        let enough = *changes > 0 && *with_context > 0;
+        (!enough).then(|| format!("answered: {changes} changes and {with_context} scans with a context"))
+    }
 }
 
 impl Seen {
-    fn violated(&mut self, what: String) {
-        if self.violations.len() < TOLD_MAX {
-            self.violations.push(what);
-        }
-    }
-
     /// An answer has shown this owner this revision.
     fn show(&mut self, owner: u64, revision: u64) {
         let highest = self.highest.entry(owner).or_insert(revision);
         let before = *highest;
         *highest = before.max(revision);
         if revision < before {
-            self.violated(format!("owner {owner} was shown revision {revision} after revision {before}"));
+            self.violations.add(format!("owner {owner} was shown revision {revision} after revision {before}"));
         }
     }
 }
@@ -209,7 +181,7 @@ struct Answer {
 }
 
 async fn own(number: u64, endpoints: Vec<String>, folders: Folders, pause_max_ms: u64, dice: Dice) {
-    let Some(client) = connect(&endpoints, &folders).await else { return };
+    let Some(client) = connect(&endpoints, false, CALL_TIMEOUT, || folders.is_stopped()).await else { return };
     let (folder, context, answered) = (Folder::first(number), Context::default(), NodeId::default());
     let mut owner = Owner { client, folder, context, answered, dice, folders };
     while !owner.folders.is_stopped() {
@@ -219,18 +191,6 @@ async fn own(number: u64, endpoints: Vec<String>, folders: Folders, pause_max_ms
         }
         clock::sleep(Duration::from_millis(1 + owner.dice.below(pause_max_ms))).await;
     }
-}
-
-async fn connect(endpoints: &[String], folders: &Folders) -> Option<Client> {
-    while !folders.is_stopped() {
-        // What becomes of one attempt is what is told: nothing is repeated.
-        let builder = Client::builder(endpoints.to_vec()).retries(false);
-        if let Ok(client) = builder.timeout(CALL_TIMEOUT).connect().await {
-            return Some(client);
-        }
-        clock::sleep(CONNECT_AGAIN).await;
-    }
-    None
 }
 
 impl Owner {
@@ -243,7 +203,7 @@ impl Owner {
                 seen.changes += 1;
                 seen.show(self.folder.owner, answer.header.revision.0);
                 if removed != answer.removed {
-                    seen.violated(format!("{told} removed {removed} keys, and {} was answered", answer.removed));
+                    seen.violations.add(format!("{told} removed {removed} keys, and {} was answered", answer.removed));
                 }
                 drop(seen);
                 (self.context, self.answered) = (answer.context, answer.header.node);
@@ -294,7 +254,7 @@ impl Owner {
         seen.elsewhere += u64::from(with_context && reply.header.node != self.answered);
         seen.show(self.folder.owner, reply.header.revision.0);
         if let Some(why) = self.folder.differs(&shown) {
-            seen.violated(format!("{} at revision {}: {why}", reply.header.node, reply.header.revision.0));
+            seen.violations.add(format!("{} at revision {}: {why}", reply.header.node, reply.header.revision.0));
         }
         drop(seen);
         (self.context, self.answered) = (reply.context, reply.header.node);
@@ -367,7 +327,7 @@ mod tests {
             (&[], false, Valid::Unknown),
         ];
         for (shown, with_context, expected) in cases {
-            let folders = Folders { seen: Arc::default(), stopped: Arc::default() };
+            let folders = Folders::default();
             for (owner, revision) in shown {
                 folders.seen().show(*owner, *revision);
             }

@@ -8,9 +8,9 @@
 //! The modules, in the order to read them: [`parameters`] makes a run of a seed; [`network`], [`disk`] and [`machine`]
 //! are the world, and [`system`] is what libraries see that do not ask it; [`cluster`] has nodes in it; [`faults`] plans
 //! and [`nemesis`] acts; [`clients`] ask and [`liveness`] asks last, some by [`direct`]; [`invariants`], the chaos
-//! harness's checkers, [`session`], [`folders`] and [`compaction`] judge; [`trace`] tells two runs apart, and [`probes`]
-//! what rare states they reach. [`profiles`] are runs in which a planted bug comes to light. [`shrink`] makes red runs
-//! smaller, and [`ledger`] keeps what many came to.
+//! harness's checkers and the [`watcher`]s, which are [`session`], [`folders`] and [`compaction`], judge; [`trace`] tells two
+//! runs apart, and [`probes`] what rare states they reach. [`profiles`] are runs in which a planted bug comes to light.
+//! [`shrink`] makes red runs smaller, and [`ledger`] keeps what many came to.
 //!
 //! Invariants:
 //!
@@ -39,6 +39,7 @@ pub mod session;
 pub mod shrink;
 pub mod system;
 pub mod trace;
+pub mod watcher;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

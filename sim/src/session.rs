@@ -15,20 +15,17 @@
 //! Left out: clocks that are wrong. Log time follows the furthest, and ends a session that was unused for ten minutes.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tonic::Status;
-use trefoil_jepsen::checker::Verdict;
 use trefoil_jepsen::generator::Dice;
 use trefoil_proto::v1::{self, key_range, op, op_reply};
 use trefoil_world::{clock, task};
 
 use crate::direct::{Node, answer, node, timed};
 use crate::parameters::SessionParameters;
+use crate::watcher::{Judged, Violations, Watcher};
 
-const CHECKER: &str = "session";
 const COUNTER: &str = "session/counter";
 const MARK: &str = "session/mark/";
 /// Marks that stay.
@@ -40,66 +37,31 @@ const KEPT: u64 = 200;
 const REPEATED_ONE_IN: u64 = 3;
 const CALL_TIMEOUT: Duration = Duration::from_millis(800);
 const ASKED_AGAIN: Duration = Duration::from_millis(20);
-/// Violations that are told.
-const TOLD_MAX: usize = 10;
 
 /// See the file's head.
-pub struct Watched {
-    ledger: Arc<Mutex<Ledger>>,
-    stopped: Arc<AtomicBool>,
-}
+pub type Watched = Watcher<Ledger>;
 
 impl Watched {
     /// Starts writer and readers. Runs on the clients' machine, at its beginning.
     pub fn start(parameters: &SessionParameters, endpoints: &[String], mut dice: Dice) -> Watched {
         let nodes: Vec<Node> = endpoints.iter().map(|endpoint| node(endpoint)).collect();
-        let watched = Watched { ledger: Arc::default(), stopped: Arc::default() };
+        let watched = Watched::default();
         for (place, node) in nodes.iter().enumerate() {
             for _ in 0..parameters.readers {
                 let pauses = Pauses { longest_ms: parameters.pause_ms, dice: dice.split() };
-                task::spawn(read_on(place, node.clone(), watched.handle(), pauses));
+                task::spawn(read_on(place, node.clone(), watched.clone(), pauses));
             }
         }
         let pauses = Pauses { longest_ms: parameters.pause_ms, dice: dice.split() };
-        let writer = Writer { nodes, session: 0, number: 0, dice, pauses, watched: watched.handle() };
+        let writer = Writer { nodes, session: 0, number: 0, dice, pauses, watched: watched.clone() };
         task::spawn(writer.count());
         watched
-    }
-
-    /// Nothing more is asked than what was begun.
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-
-    /// What was found; unknown when too little was answered.
-    pub fn verdict(&self) -> Verdict {
-        let ledger = self.ledger();
-        match (ledger.violations.is_empty(), ledger.repeats > 0 && ledger.reads > 0) {
-            (false, _) => Verdict::invalid(CHECKER, ledger.violations.clone()),
-            (true, true) => Verdict::valid(CHECKER),
-            (true, false) => {
-                let Ledger { repeats, reads, .. } = *ledger;
-                Verdict::unknown(CHECKER, format!("answered: {repeats} repeats and {reads} reads"))
-            }
-        }
-    }
-
-    fn handle(&self) -> Watched {
-        Watched { ledger: self.ledger.clone(), stopped: self.stopped.clone() }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Relaxed)
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What was begun, answered and seen.
 #[derive(Debug, Default)]
-struct Ledger {
+pub struct Ledger {
     /// The highest number that was begun.
     begun: u64,
     /// The highest number that was answered or read: what reads that begin now must show.
@@ -108,7 +70,21 @@ struct Ledger {
     answered: BTreeMap<u64, u64>,
     repeats: u64,
     reads: u64,
-    violations: Vec<String>,
+    violations: Violations,
+}
+
+impl Judged for Ledger {
+    const CHECKER: &'static str = "session";
+
+    fn violations(&self) -> &Violations {
+        &self.violations
+    }
+
+    fn lacks(&self) -> Option<String> {
+        let Ledger { repeats, reads, .. } = self;
+        let enough = *repeats > 0 && *reads > 0;
+        (!enough).then(|| format!("answered: {repeats} repeats and {reads} reads"))
+    }
 }
 
 /// What a read has shown.
@@ -121,18 +97,14 @@ struct Seen {
 }
 
 impl Ledger {
-    fn violated(&mut self, what: String) {
-        if self.violations.len() < TOLD_MAX {
-            self.violations.push(what);
-        }
-    }
-
     fn answer(&mut self, number: u64, revision: u64) {
         self.known = self.known.max(number);
         match self.answered.insert(number, revision) {
             None => {}
             Some(before) if before == revision => self.repeats += 1,
-            Some(before) => self.violated(format!("{number} was executed at revision {before} and at {revision}")),
+            Some(before) => {
+                self.violations.add(format!("{number} was executed at revision {before} and at {revision}"));
+            }
         }
     }
 
@@ -142,17 +114,17 @@ impl Ledger {
         let Seen { counter, version, marks } = seen;
         let node = format!("n{}", place + 1);
         if counter < known {
-            self.violated(format!("{node} showed {counter} when {known} was known before"));
+            self.violations.add(format!("{node} showed {counter} when {known} was known before"));
         }
         if counter > self.begun {
-            self.violated(format!("{node} showed {counter}, and only {} was begun", self.begun));
+            self.violations.add(format!("{node} showed {counter}, and only {} was begun", self.begun));
         }
         if version != counter {
-            self.violated(format!("{node} showed {counter}, put {version} times"));
+            self.violations.add(format!("{node} showed {counter}, put {version} times"));
         }
         let expected: Vec<u64> = (counter.saturating_sub(MARKS - 1).max(1)..=counter).collect();
         if marks != expected {
-            self.violated(format!("{node} showed {counter} with the marks {marks:?}"));
+            self.violations.add(format!("{node} showed {counter} with the marks {marks:?}"));
         }
         self.known = self.known.max(counter);
     }
@@ -198,7 +170,8 @@ impl Writer {
         while !self.watched.is_stopped() {
             let number = self.choose();
             if let Err(why) = self.insist(number).await {
-                self.watched.ledger().violated(format!("{number} has no outcome any more: {why}"));
+                let what = format!("{number} has no outcome any more: {why}");
+                self.watched.seen().violations.add(what);
                 return;
             }
             self.pauses.pause().await;
@@ -210,7 +183,7 @@ impl Writer {
             return self.number - self.dice.below(REPEATED_MAX.min(self.number));
         }
         self.number += 1;
-        self.watched.ledger().begun = self.number;
+        self.watched.seen().begun = self.number;
         self.number
     }
 
@@ -222,7 +195,7 @@ impl Writer {
         while !self.watched.is_stopped() {
             match self.write(number).await {
                 Ok(revision) => {
-                    self.watched.ledger().answer(number, revision);
+                    self.watched.seen().answer(number, revision);
                     return Ok(());
                 }
                 Err(Unanswered::Forgotten(why)) => return Err(why),
@@ -263,19 +236,19 @@ fn unanswered(status: &Status) -> Unanswered {
 /// Reads at one node again and again.
 async fn read_on(place: usize, mut node: Node, watched: Watched, mut pauses: Pauses) {
     while !watched.is_stopped() {
-        let known = watched.ledger().known;
+        let known = watched.seen().known;
         let ops = [(COUNTER, None), (MARK, Some(key_range::End::Prefix(true)))].map(|(key, end)| range(key, end));
         let txn = v1::Txn { success: ops.into(), ..v1::Txn::default() };
         let request = v1::TxnRequest { txn: Some(txn), ..v1::TxnRequest::default() };
         if let Ok(reply) = answer(async { node.txn(timed(request, CALL_TIMEOUT)).await }, CALL_TIMEOUT).await {
-            watched.ledger().see(place, known, seen(reply));
+            watched.seen().see(place, known, shown(reply));
         }
         pauses.pause().await;
     }
 }
 
 /// What a read was answered. A number that is none is shown as one that nobody has begun.
-fn seen(reply: v1::TxnResponse) -> Seen {
+fn shown(reply: v1::TxnResponse) -> Seen {
     let number = |pair: &v1::KeyValue| std::str::from_utf8(&pair.value).ok().and_then(|text| text.parse().ok());
     let mut pairs = reply.replies.into_iter().map(|reply| match reply.reply {
         Some(op_reply::Reply::Range(range)) => range.pairs,
@@ -346,8 +319,8 @@ mod tests {
             let mut ledger = counted();
             ledger.see(0, known, seen.clone());
             match expected {
-                None => assert_eq!(ledger.violations, Vec::<String>::new(), "{seen:?}"),
-                Some(words) => assert!(ledger.violations.iter().any(|line| line.contains(words)), "{seen:?}"),
+                None => assert_eq!(ledger.violations.told(), &[] as &[String], "{seen:?}"),
+                Some(words) => assert!(ledger.violations.told().iter().any(|line| line.contains(words)), "{seen:?}"),
             }
         }
     }
@@ -356,8 +329,8 @@ mod tests {
     fn a_number_that_is_executed_twice_is_found() {
         let mut ledger = counted();
         ledger.answer(7, 8);
-        assert_eq!((ledger.repeats, ledger.violations.len()), (1, 0));
+        assert_eq!((ledger.repeats, ledger.violations.told().len()), (1, 0));
         ledger.answer(7, 30);
-        assert_eq!((ledger.repeats, ledger.violations.len()), (1, 1));
+        assert_eq!((ledger.repeats, ledger.violations.told().len()), (1, 1));
     }
 }
