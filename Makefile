@@ -84,14 +84,14 @@ show-chaos-3: build
 
 # A hundred seeds are run four times, and look the same each time. Then SEEDS more from FROM on, without those that the ledger
 # has of this commit, and what the ledger has of all calls: 20 000 seeds, 200 simulated hours, 4000 seeds on the last commit
-# that changed anything but documents.
+# that changed anything but documents. Of these only seeds since FIXED count, the commit of the last fix.
 SIMULATION := docs/chaos/simulation.jsonl
 LAST_COMMIT = $$($(BIN)/jepsen ledger --print-last-commit | sed s/-dirty//)
 show-chaos-4: build
 	SHOW=full $(CARGO) test $(FLAGS) --test seeds a_seed_repeats_itself -- --nocapture
 	$(BIN)/sim --seeds $(SEEDS) --from $(FROM) --mode $(MODE) --ledger $(SIMULATION)
 	$(BIN)/sim --check-ledger $(SIMULATION) --seeds-min 20000 --hours-min 200 --last-seeds-min 4000 \
-	  --last-commit $(LAST_COMMIT)
+	  --last-commit $(LAST_COMMIT) $(if $(FIXED),--since $(FIXED))
 
 # As root: a matrix of workloads and faults for MINUTES, taken up where the last call left it, then what the ledger has of all
 # calls: three hours, a million operations, each fault in force 20 times, the last hour on the commit that is checked out.

@@ -74,6 +74,8 @@ fn a_green_seed_is_not_shrunk_and_modes_to_come_are_refused() {
         (&["--seed", "7", "--no-shrink"], 254, "cannot be used with"),
         (&["--seeds", "1", "--short", "--ledger", "x"], 254, "cannot be used with"),
         (&["--check-ledger", "x", "--last-commit", "abc"], 254, "hexadecimal digits"),
+        (&["--seeds", "1", "--since", "abc"], 254, "cannot be used with"),
+        (&["--check-ledger", "x", "--since", "no-such-commit"], 255, "no-such-commit"),
     ] {
         let output = sim(words);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {}", text(&output));

@@ -57,6 +57,9 @@ pub struct Args {
     /// Green seeds on those
     #[arg(long, requires = "last_commit", default_value_t = 0)]
     pub last_seeds_min: u64,
+    /// Only seeds of this commit, and of those since then that what is checked out holds, count
+    #[arg(long, requires = "check_ledger", conflicts_with_all = ["seed", "seeds"])]
+    pub since: Option<String>,
     /// Leave out faults and time as long as the seed stays red, in processes of their own
     #[arg(long, requires = "seed", conflicts_with_all = ["only_faults", "safety_ms", "trace", "log"])]
     pub shrink: bool,

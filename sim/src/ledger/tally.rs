@@ -1,7 +1,10 @@
 //! What a ledger comes to, and whether that is what was promised.
 //!
-//! Only green seeds of clean checkouts count, and one that was green twice on a commit counts once. A red one is never
-//! passed over, whatever it was of: it is missed until its line says what became of it. Unknown ones must be rare.
+//! Only green seeds of clean checkouts count, of them those since a commit if one is given, and one that was green twice on
+//! a commit counts once. A red one is never passed over, whatever it was of: it is missed until its line says what became
+//! of it. Unknown ones must be rare among those that count.
+//!
+//! Left out: which commits are since another one; git knows.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -46,13 +49,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Adds the lines up. `last_commits`: as promised.
-    pub fn of(lines: &[Line], last_commits: &[String]) -> Tally {
+    /// Adds the lines up. `last_commits`: as promised. `since`: the commits that count; `None`: all do.
+    pub fn of(lines: &[Line], last_commits: &[String], since: Option<&BTreeSet<String>>) -> Tally {
         let mut tally = Tally::default();
         let mut counted: BTreeSet<(&str, u64)> = BTreeSet::new();
         for line in lines {
             tally.open.extend(line.open().iter().map(|seed| (line.commit.clone(), *seed)));
-            if is_dirty(&line.commit) {
+            if is_dirty(&line.commit) || since.is_some_and(|commits| !commits.contains(&line.commit)) {
                 continue;
             }
             let fresh = line.green_seeds().filter(|seed| counted.insert((line.commit.as_str(), *seed))).count() as u64;
@@ -66,7 +69,7 @@ impl Tally {
         tally
     }
 
-    /// Why too many of the seeds of clean checkouts were unknown, if they were.
+    /// Why too many of the seeds that count were unknown, if they were.
     pub fn too_many_unknown(&self) -> Option<String> {
         too_many_unknown(self.unknown, self.seeds + self.unknown)
     }
@@ -155,11 +158,35 @@ mod tests {
         for (place, (change, expected)) in cases.into_iter().enumerate() {
             let mut lines = enough();
             change(&mut lines);
-            let missed = Tally::of(&lines, &promised().last_commits).missed(&promised());
+            let missed = Tally::of(&lines, &promised().last_commits, None).missed(&promised());
             assert_eq!(missed.len(), expected.len(), "case {place}: {missed:#?}");
             for words in expected {
                 assert!(missed.iter().any(|missed| missed.starts_with(words)), "case {place}: {words} of {missed:#?}");
             }
+        }
+    }
+
+    #[test]
+    fn only_what_is_since_a_commit_counts() {
+        /// The commits that count; the green seeds, those on the last commit, how many commits, the unknown ones.
+        type Case = (Option<&'static [&'static str]>, [u64; 4]);
+        let red = Line { red: vec![5], ..line("abc1", 201) };
+        let lines = [enough(), vec![red, line("def2-dirty", 301)]].concat();
+        let cases: [Case; 6] = [
+            (None, [495, 198, 2, 5]),
+            (Some(&["abc1", "def2"]), [495, 198, 2, 5]),
+            (Some(&["def2"]), [198, 198, 1, 2]),
+            (Some(&["abc1", "0ther"]), [297, 0, 1, 3]),
+            (Some(&["def"]), [0, 0, 0, 0]),
+            (Some(&[]), [0, 0, 0, 0]),
+        ];
+        for (since, expected) in cases {
+            let commits: Option<BTreeSet<String>> =
+                since.map(|commits| commits.iter().map(|&commit| commit.to_owned()).collect());
+            let tally = Tally::of(&lines, &promised().last_commits, commits.as_ref());
+            assert_eq!([tally.seeds, tally.last_seeds, tally.commits as u64, tally.unknown], expected, "{since:?}");
+            assert!((tally.simulated_hours - expected[0] as f64 / 100.0).abs() < 1e-9, "{since:?}");
+            assert_eq!(tally.open, BTreeSet::from([("abc1".to_owned(), 5)]), "a red one is never passed over");
         }
     }
 
@@ -169,14 +196,14 @@ mod tests {
             assert_eq!(too_many_unknown(unknown, seeds).is_none(), rare, "{unknown} of {seeds}");
         }
         let all_unknown = Line { green: Vec::new(), unknown: (1..=100).collect(), ..line("abc1", 1) };
-        let of = |lines: &[Line]| Tally::of(lines, &[]).too_many_unknown();
+        let of = |lines: &[Line]| Tally::of(lines, &[], None).too_many_unknown();
         assert_eq!(of(&enough()), None);
         assert!(of(&[enough(), vec![all_unknown]].concat()).is_some_and(|why| why.contains("104 of 500")));
     }
 
     #[test]
     fn a_tally_says_what_it_counts() {
-        let tally = Tally::of(&enough(), &["def".to_owned()]);
+        let tally = Tally::of(&enough(), &["def".to_owned()], None);
         let said = "396 green seeds on 2 commits (198 on the last one), 3.96 simulated hours; 4 unknown, 0 red and \
                     unexplained";
         assert_eq!(tally.to_string(), said);
