@@ -4,6 +4,7 @@
 //! its code and message; `api/status.rs` turns them into gRPC statuses.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use trefoil_placement::{Mode, NodeId};
 use trefoil_store::command::Refusal;
@@ -32,6 +33,8 @@ pub enum Error {
     Unavailable { why: String },
     #[error("the deadline passed before anything was done")]
     DeadlinePassed,
+    #[error("not all of the request came within {within:?}")]
+    NotWhole { within: Duration },
     #[error("{}{why}", UNKNOWN)]
     Unknown { why: String },
     #[error(transparent)]
@@ -71,6 +74,7 @@ impl Error {
             Error::NotLeader { .. }
             | Error::Unavailable { .. }
             | Error::DeadlinePassed
+            | Error::NotWhole { .. }
             | Error::Exhausted { .. }
             | Error::Broken { .. } => Outcome::NotDone,
             Error::Unknown { .. } | Error::Refused(Refusal::OutcomeUnknown { .. }) => Outcome::Unknown,

@@ -1,19 +1,21 @@
 //! More requests on a connection than a client should have: answers that nobody takes, and requests that are cancelled as
 //! soon as they are sent.
 //!
-//! The frames are made by hand (RFC 9113): a client library takes answers in, and does not send what was cancelled before.
+//! Their frames are made by hand (`frames.rs`): a client library takes answers in, and does not send what was cancelled
+//! before.
 
 use std::time::Duration;
 
 use futures::future::join_all;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tonic::Status;
+use tokio::io::AsyncWriteExt;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 use trefoil_proto::v1::kv_client::KvClient;
 use trefoil_world::{clock, net};
 
 use crate::cluster::Cluster;
 use crate::errors_table::{Case, Ledger};
+use crate::frames::{self, Answer, End, REFUSED_STREAM, RawConnection, WINDOW, Window, stream_id};
 use crate::raw::{self, bounded};
 use crate::scenario::{Scenario, alone, beside_others};
 use crate::unread_answers::peak_rss_bytes;
@@ -40,19 +42,13 @@ const VALUE_BYTES: usize = 3900;
 const AT_ONCE: usize = 1000;
 /// HTTP/2 takes 20 for an attack unless it is told otherwise.
 const CANCELLED: u32 = 10_000;
+/// More requests at once than a connection may have. So many answers are more than its window, and half of them are less.
+const OVER: u32 = 2000;
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEAD_BYTES: usize = 9;
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const CANCEL: [u8; 4] = [0, 0, 0, 8];
+const GET: &str = "trefoil.v1.Kv/Get";
+const PUT: &str = "trefoil.v1.Kv/Put";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_answers_that_nobody_takes_are_bounded_and_keep_nobody_out() {
@@ -86,11 +82,8 @@ async fn small_answers_that_nobody_takes_are_bounded_and_keep_nobody_out() {
 
 /// A connection that has asked for `count` answers it does not take, or for as many as the node let it.
 async fn dial_unread(address: &str, count: u32) -> net::Stream {
-    let mut stream = dial(address).await;
-    let mut asked = opening();
-    for number in 0..count {
-        asked.extend(request(stream_id(number), "Get", &field(2, b"k")));
-    }
+    let mut stream = frames::dial(address).await;
+    let asked = [frames::opening(), gets(0, count)].concat();
     // A node that closes the connection over this is in its right.
     drop(clock::timeout(PATIENCE, stream.write_all(&asked)).await);
     stream
@@ -122,105 +115,113 @@ async fn many_cancelled_at_once_end_no_connection() {
     Scenario::begin("many_requests::many_cancelled_at_once_end_no_connection");
     let _turn = beside_others().await;
     let cluster = Cluster::form(1, &[]).await;
-    let address = cluster.nodes[0].client.clone();
-    let mut sent = opening();
-    for number in 0..CANCELLED {
-        let id = stream_id(number);
-        sent.extend(headers(id, "Get"));
-        sent.extend(frame(RST_STREAM, 0, id, &CANCEL));
+    let mut connection = RawConnection::open(&cluster.nodes[0].client, Window::GivenBack).await;
+    let sent: Vec<u8> = ids(0, CANCELLED).flat_map(|id| [frames::head(id, GET), frames::cancel(id)].concat()).collect();
+    connection.send(&sent).await;
+    let (_, refused) = put_in_the_end(&mut connection, CANCELLED).await;
+    expect_put(&cluster).await;
+    println!("a put was answered behind {CANCELLED} cancelled requests; before it were refused: {refused:?}");
+}
+
+/// The same of a client that has not heard yet how many requests it may have. It has its share again behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_burst_over_the_share_ends_no_connection() {
+    Scenario::begin("many_requests::a_cancelled_burst_over_the_share_ends_no_connection");
+    let _turn = beside_others().await;
+    let cluster = Cluster::form(1, &[]).await;
+    let mut connection = RawConnection::open(&cluster.nodes[0].client, Window::GivenBack).await;
+    connection.send(&[gets(0, OVER), cancels(0, OVER)].concat()).await;
+    let (next, refused) = put_in_the_end(&mut connection, OVER).await;
+    expect_put(&cluster).await;
+    let at_once = AT_ONCE as u32;
+    connection.send(&gets(next, at_once)).await;
+    for end in connection.ends_of(ids(next, at_once), PATIENCE).await {
+        expect_done(&end);
     }
-    expect_put_behind(&address, sent, CANCELLED).await;
-    println!("a put was answered behind {CANCELLED} cancelled requests");
+    println!(
+        "a put and {at_once} gets at once were answered behind {OVER} that were cancelled; before the put were refused: \
+         {refused:?}; {} bytes of answers",
+        connection.data_bytes
+    );
 }
 
-/// A put on a connection that has `sent` so many requests before is done and answered.
-async fn expect_put_behind(address: &str, mut sent: Vec<u8>, requests: u32) {
-    let mut stream = dial(address).await;
-    let id = stream_id(requests);
-    sent.extend(request(id, "Put", &[field(2, b"k"), field(3, b"v")].concat()));
-    send(&mut stream, &sent).await;
-    let answered = clock::timeout(PATIENCE, expect_answer(&mut stream, id)).await;
-    answered.expect("an answer to the put, or an end, in time");
-    let mut kv = raw::kv(address).await.expect("a connection to a node that runs");
-    let get = kv.get(bounded(raw::get("k"), ATTEMPT_MAX)).await.expect("a get of what was put").into_inner();
-    assert_eq!(get.values.len(), 1, "expected the put to be done behind {requests} cancelled requests");
+/// What was answered has used up the connection's window, also where the request was cancelled behind it (RFC 9113, section
+/// 6.9): the answer to a put comes once its client takes more, and no sooner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_waits_for_the_connections_window_and_no_longer() {
+    Scenario::begin("many_requests::an_answer_waits_for_the_connections_window_and_no_longer");
+    let _turn = beside_others().await;
+    let cluster = Cluster::form(1, &[]).await;
+    let mut connection = RawConnection::open(&cluster.nodes[0].client, Window::Kept).await;
+    let (first, second, put) = (0..OVER / 2, OVER / 2..OVER, stream_id(OVER));
+    connection.send(&gets(first.start, OVER / 2)).await;
+    for end in connection.ends_of(first.map(stream_id), PATIENCE).await {
+        expect_done(&end);
+    }
+    assert!(connection.data_bytes < WINDOW, "expected room for more than {} bytes", connection.data_bytes);
+    connection.send(&gets(second.start, OVER / 2)).await;
+    let all = ids(0, OVER).collect();
+    connection.read_until("the window to be used up", &all, PATIENCE, |read, _| read.data_bytes == WINDOW).await;
+    connection.send(&[cancels(second.start, OVER / 2), frames::request(put, PUT, &pair())].concat()).await;
+    let begun = |read: &RawConnection, _: u32| read.answer(put).is_some_and(Answer::has_begun);
+    connection.read_until("the head of the put's answer", &[put].into(), PATIENCE, begun).await;
+    expect_put(&cluster).await;
+    assert_eq!(connection.answer(put).map(|answer| answer.message_bytes), Some(0), "expected nothing over the window");
+    connection.give_back().await;
+    expect_done(&connection.end_of(put, PATIENCE).await);
+    println!("behind {WINDOW} bytes of answers a put was done, and answered once the client took more");
 }
 
-/// Reads frames until one brings a message of this stream.
-async fn expect_answer(stream: &mut net::Stream, id: u32) {
+/// The ids of `count` streams from this one on.
+fn ids(first: u32, count: u32) -> impl Iterator<Item = u32> {
+    (first..first + count).map(stream_id)
+}
+
+fn gets(first: u32, count: u32) -> Vec<u8> {
+    ids(first, count).flat_map(|id| frames::request(id, GET, &frames::field(2, b"k"))).collect()
+}
+
+fn cancels(first: u32, count: u32) -> Vec<u8> {
+    ids(first, count).flat_map(frames::cancel).collect()
+}
+
+/// A message that puts.
+fn pair() -> Vec<u8> {
+    [frames::field(2, b"k"), frames::field(3, b"v")].concat()
+}
+
+/// Puts until it is done, on streams from this one on: the next stream's number, and how it was refused before. It may be for
+/// want of room, which cancelled requests have until it is seen that they are.
+async fn put_in_the_end(connection: &mut RawConnection, first: u32) -> (u32, Vec<String>) {
+    let (mut next, mut refused) = (first, Vec::new());
+    let begun = clock::now();
     loop {
-        let mut head = [0; HEAD_BYTES];
-        let read = stream.read_exact(&mut head).await;
-        read.unwrap_or_else(|error| panic!("expected an answer, but the connection ended: {error}"));
-        let [high, middle, low, kind, _, of @ ..] = head;
-        let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
-        stream.read_exact(&mut payload).await.expect("the rest of a frame");
-        assert_ne!(kind, GOAWAY, "expected the connection to go on: {}", String::from_utf8_lossy(&payload));
-        if u32::from_be_bytes(of) == id {
-            assert_ne!(kind, RST_STREAM, "expected an answer, got a reset: {payload:?}");
-            if kind == DATA {
-                return;
+        let id = stream_id(next);
+        connection.send(&frames::request(id, PUT, &pair())).await;
+        next += 1;
+        match connection.end_of(id, PATIENCE).await {
+            End::Reset(REFUSED_STREAM) => refused.push("its stream".to_owned()),
+            End::Status(status) if SHARE.is(&status) => refused.push(status.message().to_owned()),
+            end => {
+                expect_done(&end);
+                return (next, refused);
             }
         }
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "expected a put to be done in {PATIENCE:?}, not to be refused: {refused:?}"
+        );
     }
 }
 
-async fn dial(address: &str) -> net::Stream {
-    net::dial(address).await.unwrap_or_else(|error| panic!("expected a connection to {address}: {error}"))
+fn expect_done(end: &End) {
+    let done = matches!(end, End::Status(status) if status.code() == Code::Ok);
+    assert!(done, "expected a request to be done, got {end:?}");
 }
 
-async fn send(stream: &mut net::Stream, bytes: &[u8]) {
-    let sent = clock::timeout(PATIENCE, stream.write_all(bytes)).await;
-    let sent = sent.unwrap_or_else(|_| panic!("expected the node to read {} bytes in time", bytes.len()));
-    sent.unwrap_or_else(|error| panic!("expected to send {} bytes: {error}", bytes.len()));
-}
-
-fn opening() -> Vec<u8> {
-    [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()
-}
-
-/// The id of a client's stream.
-fn stream_id(number: u32) -> u32 {
-    2 * number + 1
-}
-
-fn frame(kind: u8, flags: u8, id: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, length @ ..] = u32::try_from(payload.len()).expect("a small payload").to_be_bytes();
-    [&length[..], &[kind, flags], &id.to_be_bytes(), payload].concat()
-}
-
-/// The head of a request for a method of `Kv`, every field a literal (RFC 7541, section 6.2.2).
-fn headers(id: u32, method: &str) -> Vec<u8> {
-    let path = format!("/trefoil.v1.Kv/{method}");
-    let fields = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", path.as_str()),
-        (":authority", "kvd"),
-        ("te", "trailers"),
-        ("content-type", "application/grpc"),
-    ];
-    let block: Vec<u8> = fields
-        .iter()
-        .flat_map(|(name, value)| [vec![0], sized(name.as_bytes()), sized(value.as_bytes())].concat())
-        .collect();
-    frame(HEADERS, END_HEADERS, id, &block)
-}
-
-/// A whole request.
-fn request(id: u32, method: &str, message: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(message.len()).expect("a small message").to_be_bytes();
-    let body = [&[0_u8][..], &length[..], message].concat();
-    [headers(id, method), frame(DATA, END_STREAM, id, &body)].concat()
-}
-
-/// A field of a protobuf message that is bytes.
-fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
-    [vec![(tag << 3) | 2], sized(bytes)].concat()
-}
-
-/// Bytes behind their length, of one byte.
-fn sized(bytes: &[u8]) -> Vec<u8> {
-    let length = u8::try_from(bytes.len()).ok().filter(|length| *length < 127).expect("a length of one byte");
-    [&[length][..], bytes].concat()
+/// What was put is there.
+async fn expect_put(cluster: &Cluster) {
+    let mut kv = raw::kv(&cluster.nodes[0].client).await.expect("a connection to a node that runs");
+    let get = kv.get(bounded(raw::get("k"), ATTEMPT_MAX)).await.expect("a get of what was put").into_inner();
+    assert_eq!(get.values.len(), 1, "expected the put to be done");
 }

@@ -16,7 +16,7 @@
 //! refused ones, before more is read.
 //!
 //! Left out: a reader that takes some answers and leaves others. It keeps its connection, and at most its share of the room.
-//! A client that begins requests and never ends them: they keep their places. What a peer sends at once.
+//! A client that begins streams and sends nothing on them: they keep their places. What a peer sends at once.
 
 mod connection;
 mod silence;

@@ -27,7 +27,7 @@ pub fn refused(error: Error) -> peer::Refused {
     let plain = |kind: Kind, why: String| peer::Refused { kind: kind.into(), why, ..peer::Refused::default() };
     match error {
         Error::Unavailable { why } | Error::Unknown { why } => plain(Kind::Unavailable, why),
-        Error::DeadlinePassed => plain(Kind::Deadline, String::new()),
+        Error::DeadlinePassed | Error::NotWhole { .. } => plain(Kind::Deadline, String::new()),
         Error::Exhausted { what, limit } => peer::Refused { limit, ..plain(Kind::Exhausted, what.into_owned()) },
         Error::Broken { why } => plain(Kind::Broken, why),
         error @ Error::NotLeader { .. } => plain(Kind::Unavailable, error.to_string()),

@@ -21,10 +21,13 @@
 //! * A place is given back once, when the last of its request's parts is dropped; so is a refusal.
 //! * A refusal is answered once all of its request has come. HTTP/2 resets what comes behind an answer, and ends a connection
 //!   it has to do that too often on (`node.rs`): so a client that only asks for too much never loses its connection by that.
+//! * A request that does not end is answered all the same (`requests/arriving.rs`), and keeps its place no longer.
 //!
 //! Left out: what peers ask. The trailers of an answer that has a body: windows do not hold them back, and a socket that
 //! takes nothing has its connection closed. Until then `--streams-max` bounds them. What a connection has sent in one turn
 //! (`accept.rs`) when it is over.
+
+mod arriving;
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -44,6 +47,8 @@ use tower::{Layer, Service};
 use crate::api::accept::Accepted;
 use crate::api::answers::Reader;
 use crate::error::Error;
+
+pub use self::arriving::Arriving;
 
 /// Requests that may be in hand, or answered and not taken, of all connections together, besides [`OWN_MIN`] of each. An
 /// answer that waits costs up to 13 KiB: its bytes, the 8 KiB the gRPC layer encodes into, and its stream.
@@ -149,7 +154,7 @@ type Answering<F, E> = Map<Join<F, Ready<Arc<Place>>>, fn(Answered<E>) -> Placed
 
 impl<S> Service<http::Request<Body>> for Placing<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>>,
+    S: Service<http::Request<Arriving>, Response = http::Response<Body>>,
     S::Error: 'static,
 {
     type Response = http::Response<PlacedBody>;
@@ -163,7 +168,10 @@ where
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         match self.places.take(Accepted::among(request.extensions()).reader) {
             Ok(place) => {
-                let answered = future::join(self.inner.call(request), future::ready(place));
+                let (head, body) = request.into_parts();
+                let body = Arriving::for_method(head.uri.path(), body);
+                let answered = self.inner.call(http::Request::from_parts(head, body));
+                let answered = future::join(answered, future::ready(place));
                 Either::Left(answered.map(placed::<S::Error> as fn(Answered<S::Error>) -> Placed<S::Error>))
             }
             Err((error, refusal)) => Either::Right(refused::<S::Error>(request.into_body(), error, refusal).boxed()),
@@ -181,8 +189,9 @@ fn placed<E>((answer, place): Answered<E>) -> Placed<E> {
     })
 }
 
-/// The answer to a request without a place, once all of it has come.
-async fn refused<E>(mut request: Body, error: Error, refusal: Refusal) -> Placed<E> {
+/// The answer to a request without a place, once all of it has come, or did not come for too long.
+async fn refused<E>(request: Body, error: Error, refusal: Refusal) -> Placed<E> {
+    let mut request = Arriving::to_its_end(request);
     while let Some(Ok(_)) = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut request), cx)).await {}
     let mut response = Status::from(error).into_http::<Body>();
     hold(response.headers_mut(), refusal);

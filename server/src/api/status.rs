@@ -40,7 +40,7 @@ pub fn code(error: &Error) -> (Code, &str) {
     match error {
         Error::NotLeader { .. } => (Code::Unavailable, "NOT_LEADER"),
         Error::Unavailable { .. } => (Code::Unavailable, "UNAVAILABLE"),
-        Error::DeadlinePassed => (Code::DeadlineExceeded, "DEADLINE"),
+        Error::DeadlinePassed | Error::NotWhole { .. } => (Code::DeadlineExceeded, "DEADLINE"),
         Error::Unknown { .. } => (Code::Unknown, "UNKNOWN_OUTCOME"),
         Error::Refused(refusal) => refusal_code(refusal),
         Error::Invalid(invalid) => (Code::InvalidArgument, invalid_reason(invalid)),

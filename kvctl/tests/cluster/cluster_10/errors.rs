@@ -23,6 +23,7 @@ use crate::disk_space;
 use crate::errors_table::{Case, Row, requests};
 use crate::many_requests;
 use crate::raw::{self, bounded};
+use crate::unfinished_requests;
 use crate::unread_answers;
 use crate::wait::until;
 
@@ -104,6 +105,7 @@ fn provoked() -> Vec<Case> {
     cases.extend(quorum::PROVOKED);
     cases.extend(refusals::cases());
     cases.extend(silent_leader::PROVOKED);
+    cases.extend(unfinished_requests::PROVOKED);
     cases.extend(unread_answers::PROVOKED);
     cases
 }

@@ -1,0 +1,146 @@
+//! The body of a request as it comes: of a request that is one message all must have come before long.
+//!
+//! A request has a place from its beginning on (`requests.rs`), and nothing is done before its end. So who begins requests
+//! and never ends them is given up: reading its body fails, with the error that answers it. Time runs from the first wait
+//! on, however much comes in between.
+//!
+//! Invariant: of a request that is all there when it is read no timer is made, as is usual.
+//!
+//! Left out: requests that are streams of messages, which stay open for as long as their client likes, also before the first
+//! message. They are bounded in number by their places.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+use trefoil_proto::v1::{cluster_server, kv_server};
+use trefoil_world::clock;
+
+use crate::error::Error;
+
+/// How long a request may take to come, all of it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Services each of whose requests is one message.
+const OF_ONE_MESSAGE: [&str; 3] = [kv_server::SERVICE_NAME, cluster_server::SERVICE_NAME, "grpc.health.v1.Health"];
+
+/// See the file's head.
+#[derive(Debug)]
+pub struct Arriving {
+    body: Body,
+    /// Whether it has an end that is waited for.
+    ends: bool,
+    /// Once it was waited for: when it is given up.
+    late: Option<Pin<Box<clock::Sleep>>>,
+}
+
+impl Arriving {
+    /// The body of a request for a method.
+    pub(super) fn for_method(path: &str, body: Body) -> Arriving {
+        Arriving { body, ends: is_one_message(path), late: None }
+    }
+
+    /// A body whose end is waited for in any case.
+    pub(super) fn to_its_end(body: Body) -> Arriving {
+        Arriving { body, ends: true, late: None }
+    }
+}
+
+/// Whether a request for this method is one message.
+fn is_one_message(path: &str) -> bool {
+    let service = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    service.is_some_and(|(service, _)| OF_ONE_MESSAGE.contains(&service))
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        if polled.is_ready() || !self.ends {
+            return polled;
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(clock::sleep(PATIENCE)));
+        ready!(late.as_mut().poll(cx));
+        Poll::Ready(Some(Err(Error::NotWhole { within: PATIENCE }.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http_body::Body as _;
+    use tonic::Code;
+
+    use super::*;
+
+    const GET: &str = "/trefoil.v1.Kv/Get";
+    const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+
+    /// What a client has begun with. More does not come.
+    struct Begun(Option<Bytes>);
+
+    impl http_body::Body for Begun {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+        }
+    }
+
+    fn begun(bytes: Option<&'static str>) -> Body {
+        Body::new(Begun(bytes.map(Bytes::from)))
+    }
+
+    /// Reads a body to its end, or to its error.
+    async fn read(body: &mut Arriving) -> Result<(), Status> {
+        while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
+            frame?;
+        }
+        Ok(())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_begun_and_never_ended_is_given_up() {
+        for bytes in [None, Some("the beginning")] {
+            let bodies = [Arriving::for_method(GET, begun(bytes)), Arriving::to_its_end(begun(bytes))];
+            for mut body in bodies {
+                let from = clock::now();
+                let status = read(&mut body).await.expect_err("a request that is given up");
+                assert_eq!((status.code(), from.elapsed().as_secs()), (Code::DeadlineExceeded, PATIENCE.as_secs()));
+                assert_eq!(status.message(), "not all of the request came within 30s");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_stay_open() {
+        for bytes in [None, Some("a message")] {
+            let mut body = Arriving::for_method(REFLECTION, begun(bytes));
+            let read = clock::timeout(10 * PATIENCE, read(&mut body)).await;
+            assert!(read.is_err(), "expected a stream to be read on, got {read:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_there_makes_no_timer() {
+        let mut body = Arriving::for_method(GET, Body::new("a message".to_owned()));
+        read(&mut body).await.expect("a whole request");
+        assert!(body.late.is_none());
+    }
+}
