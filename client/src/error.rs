@@ -158,6 +158,7 @@ impl Kind {
 pub struct Error {
     kind: Kind,
     outcome: Outcome,
+    code: Option<i32>,
     reason: String,
     message: String,
     leader: Option<NodeId>,
@@ -165,7 +166,7 @@ pub struct Error {
 
 impl Error {
     pub(crate) fn new(kind: Kind, outcome: Outcome, message: impl Into<String>) -> Error {
-        Error { kind, outcome, reason: String::new(), message: message.into(), leader: None }
+        Error { kind, outcome, code: None, reason: String::new(), message: message.into(), leader: None }
     }
 
     /// What the caller may assume.
@@ -183,12 +184,18 @@ impl Error {
         &self.reason
     }
 
+    /// gRPC's number of the code that [`reason`](Self::reason) came with; absent when no server said one.
+    pub fn code(&self) -> Option<i32> {
+        self.code
+    }
+
     /// Who leads the partition, when the server said so.
     pub fn leader(&self) -> Option<NodeId> {
         self.leader
     }
 
-    pub(crate) fn with_reason(mut self, reason: &str) -> Error {
+    pub(crate) fn with_reason(mut self, code: i32, reason: &str) -> Error {
+        self.code = Some(code);
         self.reason = reason.to_owned();
         self
     }

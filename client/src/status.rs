@@ -85,7 +85,8 @@ fn outcome_word(metadata: &MetadataMap) -> Option<Outcome> {
 fn worded(status: &Status, outcome: Outcome) -> Error {
     let reason = text(status.metadata(), "trefoil-reason").unwrap_or_default();
     let leader = text(status.metadata(), "trefoil-leader").and_then(|id| id.parse().ok()).map(NodeId);
-    Error::new(Kind::of_word(reason), outcome, status.message()).with_reason(reason).with_leader(leader)
+    let error = Error::new(Kind::of_word(reason), outcome, status.message());
+    error.with_reason(status.code() as i32, reason).with_leader(leader)
 }
 
 fn text<'a>(metadata: &'a MetadataMap, name: &str) -> Option<&'a str> {
@@ -206,12 +207,14 @@ mod tests {
         assert_eq!(failure.error.outcome(), Outcome::NotDone);
         assert_eq!(failure.error.kind(), Kind::NotLeader);
         assert_eq!(failure.error.leader(), Some(NodeId(3)));
+        assert_eq!((failure.error.code(), failure.error.reason()), (Some(Code::Unavailable as i32), "NOT_LEADER"));
         assert!(failure.answered);
     }
 
     #[test]
     fn without_words_it_matters_whether_it_was_sent() {
-        assert_eq!(outcome(&Status::unavailable("x"), true, Access::Write), Outcome::Unknown);
+        let wordless = read(&Status::unavailable("x"), true, Access::Write, &asked()).error;
+        assert_eq!((wordless.code(), wordless.reason(), wordless.outcome()), (None, "", Outcome::Unknown));
         assert_eq!(outcome(&Status::unavailable("x"), false, Access::Write), Outcome::NotDone);
         assert_eq!(outcome(&Status::unavailable("x"), true, Access::Read), Outcome::NotDone);
         assert_eq!(outcome(&Status::out_of_range("x"), true, Access::Write), Outcome::Refused);

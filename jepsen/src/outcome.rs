@@ -1,14 +1,19 @@
 //! What an error leaves open: the one table from errors to `Fail` and `Info`, for each target.
 //!
 //! A call that only reads never changes anything: whatever went wrong, it is `Fail`. A write is `Fail` when it was
-//! surely not done, and `Info` otherwise. Of Trefoil the client library says which: its word is itself under test, since
-//! a write that was said not to be done and is seen all the same is an anomaly. Of etcd the code and the words of the
-//! status say it; what is not known to be a refusal is open.
+//! surely not done, and `Info` otherwise. Which it is the harness decides by itself, from the code and the words of the
+//! answer: of Trefoil in `outcome/trefoil.rs`, of etcd here. A write that is so said not to be done and is seen all the
+//! same is an anomaly.
+//!
+//! Invariant: what is not known to be a refusal leaves a write open.
+
+mod trefoil;
 
 use std::error::Error as _;
 
 use tonic::{Code, ConnectError, Status};
-use trefoil_client::{Error, Outcome as Said};
+
+pub use trefoil::of_trefoil;
 
 use crate::history::Outcome;
 
@@ -39,16 +44,6 @@ pub enum Certainty {
 pub struct Failure {
     pub certainty: Certainty,
     pub why: String,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        let certainty = match error.outcome() {
-            Said::NotDone | Said::Refused => Certainty::NotDone,
-            Said::Unknown => Certainty::Unknown,
-        };
-        Failure { certainty, why: error.to_string() }
-    }
 }
 
 /// What an error of etcd, or of the connection to it, leaves open.

@@ -5,10 +5,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use trefoil_client::{Client, Compare, Consistency, Context, KeyRange, KeyValue, Op, OpReply, Revision, Txn};
+use trefoil_client::{Client, Compare, Consistency, Context, Error, KeyRange, KeyValue, Op, OpReply, Revision, Txn};
 
 use super::{Change, Changed, Guard, Holds, Pair, Reading};
-use crate::outcome::Failure;
+use crate::outcome::{Access, Failure, of_trefoil};
 
 /// Asks a cluster of Trefoil. Clones share what they were shown.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ impl TrefoilClient {
     }
 
     pub(super) async fn get(&self, key: String, timeout: Duration) -> Result<Reading, Failure> {
-        let reply = self.library.get(key).timeout(timeout).send().await?;
+        let reply = self.library.get(key).timeout(timeout).send().await.map_err(reading)?;
         let reading = Reading { pairs: vec![reply.pair().map(pair)], at: reply.header.revision.0 };
         self.carry(reply.context);
         Ok(reading)
@@ -39,7 +39,7 @@ impl TrefoilClient {
     pub(super) async fn get_stale(&self, key: String, timeout: Duration) -> Result<Reading, Failure> {
         let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let read = self.library.get(key).consistency(Consistency::Stale).context(&shown);
-        let reply = read.timeout(timeout).send().await?;
+        let reply = read.timeout(timeout).send().await.map_err(reading)?;
         let reading = Reading { pairs: vec![reply.pair().map(pair)], at: reply.header.revision.0 };
         self.carry(reply.context);
         Ok(reading)
@@ -47,7 +47,7 @@ impl TrefoilClient {
 
     pub(super) async fn get_all(&self, keys: Vec<String>, timeout: Duration) -> Result<Reading, Failure> {
         let txn = keys.into_iter().fold(Txn::new(), |txn, key| txn.then(Op::get(key)));
-        let reply = self.library.txn(txn).timeout(timeout).send().await?;
+        let reply = self.library.txn(txn).timeout(timeout).send().await.map_err(reading)?;
         self.carry(reply.context);
         Ok(Reading { pairs: reply.replies.iter().map(found).collect(), at: reply.header.revision.0 })
     }
@@ -55,17 +55,17 @@ impl TrefoilClient {
     pub(super) async fn all_at(&self, revision: u64, timeout: Duration) -> Result<Vec<KeyValue>, Failure> {
         // A node without a replica answers no scan.
         let scan = self.library.scan(KeyRange::all()).revision(Revision(revision)).consistency(Consistency::Stale);
-        Ok(scan.timeout(timeout).collect().await?.pairs)
+        Ok(scan.timeout(timeout).collect().await.map_err(reading)?.pairs)
     }
 
     pub(super) async fn put(&self, key: String, text: String, timeout: Duration) -> Result<u64, Failure> {
-        let reply = self.library.put(key, text).timeout(timeout).send().await?;
+        let reply = self.library.put(key, text).timeout(timeout).send().await.map_err(writing)?;
         self.carry(reply.context);
         Ok(reply.header.revision.0)
     }
 
     pub(super) async fn change(&self, change: Change, timeout: Duration) -> Result<Changed, Failure> {
-        let reply = self.library.txn(txn(change)).timeout(timeout).send().await?;
+        let reply = self.library.txn(txn(change)).timeout(timeout).send().await.map_err(writing)?;
         self.carry(reply.context);
         Ok(Changed { done: reply.succeeded, revision: reply.header.revision.0 })
     }
@@ -76,6 +76,14 @@ impl TrefoilClient {
             *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = context;
         }
     }
+}
+
+fn reading(error: Error) -> Failure {
+    of_trefoil(&error, Access::Read)
+}
+
+fn writing(error: Error) -> Failure {
+    of_trefoil(&error, Access::Write)
 }
 
 fn txn(Change { guards, puts }: Change) -> Txn {
