@@ -21,8 +21,8 @@ use crate::workload::Name;
 /// What runs a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
-    /// `sim-planted`, and `sim` on the same seed with the same profile.
-    Simulation,
+    /// `sim-planted`, and `sim` on the same seed with the same profile, each with this workload.
+    Simulation(Name),
     /// A run of `kvd-planted` and of `kvd`, as processes.
     Harness(Scene),
 }
@@ -59,7 +59,7 @@ impl Tool {
     /// How many seeds are tried at most.
     pub fn seeds_max(self) -> u64 {
         match self {
-            Tool::Simulation => 60,
+            Tool::Simulation(_) => 60,
             Tool::Harness(_) => 6,
         }
     }
@@ -68,7 +68,7 @@ impl Tool {
 impl fmt::Display for Tool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Tool::Simulation => "simulation",
+            Tool::Simulation(_) => "simulation",
             Tool::Harness(_) => "harness",
         })
     }
@@ -87,6 +87,16 @@ const SESSION: &str = "session";
 const INVARIANTS: &str = "invariants";
 /// Nodes that serve and must stay out are told of there.
 const FAULTS: &str = "faults";
+/// Of the simulation: a healed cluster must serve.
+const LIVENESS: &str = "liveness";
+/// The same of the harness, node by node.
+const RECOVERY: &str = "recovery";
+const LIST_APPEND: &str = "list-append (strict serializability)";
+const SET_FULL: &str = "set-full (linearizability)";
+const COUNTER_BOUNDS: &str = "counter (bounds)";
+const COUNTER_ORDER: &str = "counter (linearizability)";
+const BANK_SUM: &str = "bank (sum of all accounts)";
+const BANK_ORDER: &str = "bank (revisions)";
 
 /// Many swaps of few registers at once.
 const SWAPS: Scene = Scene { workload: Name::Register, faults: &[], nodes: 3, seconds: 10, rate: 600, workers: 20 };
@@ -101,11 +111,18 @@ const fn tested(bug: Bug, scene: Scene, checker: &'static str) -> Trial {
 }
 
 const fn simulated(bug: Bug, checker: &'static str) -> Trial {
-    Trial { bug, tool: Tool::Simulation, checker }
+    simulated_with(Name::Register, bug, checker)
 }
 
+const fn simulated_with(workload: Name, bug: Bug, checker: &'static str) -> Trial {
+    Trial { bug, tool: Tool::Simulation(workload), checker }
+}
+
+/// Faults after which each process is the one that it was before, some in a row.
+const HEALED: Scene = Scene { seconds: 40, ..under(&[FaultKind::Pause, FaultKind::Partition]) };
+
 /// All trials. Those that name a checker of histories are run without a look at the disks where that would be first.
-pub const TRIALS: [Trial; 21] = [
+pub const TRIALS: [Trial; 29] = [
     simulated(Bug::AckBeforeSync, REVISIONS),
     tested(Bug::AckBeforeSync, under(&[FaultKind::PowerLoss]), REVISIONS),
     simulated(Bug::MarkBeforeSync, INVARIANTS),
@@ -115,6 +132,8 @@ pub const TRIALS: [Trial; 21] = [
     simulated(Bug::ReadIndexUnasked, SESSION),
     simulated(Bug::ReadBeforeApplied, SESSION),
     simulated(Bug::JoinRunningRound, SESSION),
+    simulated(Bug::RoundsEndWithFailure, LIVENESS),
+    tested(Bug::RoundsEndWithFailure, HEALED, RECOVERY),
     simulated(Bug::AppliedApart, INVARIANTS),
     simulated(Bug::ApplyBeforeEntry, INVARIANTS),
     simulated(Bug::OldRowsKept, SESSION),
@@ -122,6 +141,13 @@ pub const TRIALS: [Trial; 21] = [
     simulated(Bug::VoteLostWithSnapshot, INVARIANTS),
     simulated(Bug::CompareOutsideApply, REVISIONS),
     tested(Bug::CompareOutsideApply, SWAPS, REVISIONS),
+    // What others have changed in between is lost, whatever it is.
+    simulated_with(Name::Append, Bug::CompareOutsideApply, LIST_APPEND),
+    simulated_with(Name::Set, Bug::CompareOutsideApply, SET_FULL),
+    simulated_with(Name::Counter, Bug::CompareOutsideApply, COUNTER_BOUNDS),
+    simulated_with(Name::Counter, Bug::CompareOutsideApply, COUNTER_ORDER),
+    simulated_with(Name::Bank, Bug::CompareOutsideApply, BANK_SUM),
+    simulated_with(Name::Bank, Bug::CompareOutsideApply, BANK_ORDER),
     simulated(Bug::UnknownWriteRepeated, REVISIONS),
     simulated(Bug::StorageIdIgnored, INVARIANTS),
     tested(Bug::StorageIdIgnored, under(&[FaultKind::Amnesia]), FAULTS),
@@ -224,7 +250,10 @@ pub fn score(trials: &[(Trial, Progress)], seeds: u64) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::revision;
+    use crate::checker::{bank, counter, list_append, revision, set_full};
+    use crate::workload::bank::BANK;
+
+    const SIMULATION: Tool = Tool::Simulation(Name::Register);
 
     fn shown(checker: &str, valid: Valid) -> Shown {
         let verdict = Verdict { checker: checker.into(), valid, evidence: Vec::new() };
@@ -234,10 +263,27 @@ mod tests {
     #[test]
     fn each_bug_has_a_trial_in_the_simulation() {
         for bug in Bug::ALL {
-            let simulated = TRIALS.iter().filter(|trial| trial.bug == bug && trial.tool == Tool::Simulation);
-            assert_eq!(simulated.count(), 1, "{bug}");
+            let simulated = |trial: &Trial| trial.bug == bug && matches!(trial.tool, Tool::Simulation(_));
+            assert!(TRIALS.iter().any(simulated), "{bug}");
         }
-        assert_eq!(revision::check(&[]).checker, REVISIONS);
+    }
+
+    /// By the names that the checkers have themselves.
+    #[test]
+    fn each_of_these_checkers_has_a_bug_to_find() {
+        let checkers = [
+            (REVISIONS, revision::check(&[]).checker),
+            (LIST_APPEND, list_append::check(&[]).checker),
+            (SET_FULL, set_full::check(&[]).checker),
+            (COUNTER_BOUNDS, counter::bounds(&[]).checker),
+            (COUNTER_ORDER, counter::linearizable(&[]).checker),
+            (BANK_SUM, bank::check(&[], &BANK).checker),
+            (BANK_ORDER, bank::order::check(&[], &BANK).checker),
+        ];
+        for (name, checker) in checkers {
+            assert_eq!(checker, name);
+            assert!(TRIALS.iter().any(|trial| trial.checker == name), "{name}");
+        }
     }
 
     #[test]
@@ -262,18 +308,18 @@ mod tests {
         assert!(!progress.planted(SESSION, None));
         assert!(progress.planted(SESSION, Some(&shown(SESSION, Valid::False))));
         progress.clean(4, Some(&shown(SESSION, Valid::Unknown)));
-        assert!(progress.goes_on(Tool::Simulation, 1) && !progress.is_caught(1));
+        assert!(progress.goes_on(SIMULATION, 1) && !progress.is_caught(1));
         assert!(progress.told(1).contains("invariants 1 times"), "{}", progress.told(1));
         progress.clean(5, Some(&shown(SESSION, Valid::True)));
-        assert!(progress.is_caught(1) && !progress.goes_on(Tool::Simulation, 1));
-        assert!(!progress.is_caught(2) && progress.goes_on(Tool::Simulation, 2));
+        assert!(progress.is_caught(1) && !progress.goes_on(SIMULATION, 1));
+        assert!(!progress.is_caught(2) && progress.goes_on(SIMULATION, 2));
         progress.clean(6, Some(&shown("nodes", Valid::False)));
-        assert!(!progress.is_caught(1) && !progress.goes_on(Tool::Simulation, 9));
+        assert!(!progress.is_caught(1) && !progress.goes_on(SIMULATION, 9));
     }
 
     #[test]
     fn seeds_are_searched_up_to_a_bound() {
-        for tool in [Tool::Simulation, Tool::Harness(SWAPS)] {
+        for tool in [SIMULATION, Tool::Harness(SWAPS)] {
             let mut progress = Progress::default();
             while progress.goes_on(tool, 2) {
                 assert!(!progress.planted(SESSION, Some(&shown(SESSION, Valid::True))));

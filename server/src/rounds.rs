@@ -73,6 +73,9 @@ where
             round.push(next);
         }
         let found = ask().await;
+        if is_last(&found) {
+            return;
+        }
         if planted::is(Bug::JoinRunningRound) {
             round.extend(std::iter::from_fn(|| waiting.try_recv().ok()));
         }
@@ -85,6 +88,11 @@ where
             clock::sleep(BUSY_ROUND_PAUSE).await;
         }
     }
+}
+
+/// Whether a planted bug makes this round the last one.
+fn is_last(found: &ReadIndex) -> bool {
+    planted::is(Bug::RoundsEndWithFailure) && matches!(found, Err(Error::Unavailable { .. }))
 }
 
 #[cfg(test)]

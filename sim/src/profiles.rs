@@ -86,6 +86,7 @@ fn profile(bug: Bug) -> Profile {
         Bug::ReadIndexUnasked => {
             Profile { kinds: &[Kind::Halves], lasts_ms: 8_000, pause_ms: 8_000, session: true, ..PLAIN }
         }
+        Bug::RoundsEndWithFailure => Profile { kinds: &[Kind::Halves], lasts_ms: 3_000, pause_ms: 3_000, ..BUSY },
         Bug::AppliedApart => Profile { kinds: &[Kind::PowerLoss], sync_ms: [12; 3], ..BUSY },
         Bug::ApplyBeforeEntry => Profile { kinds: &[Kind::PowerLoss], sync_ms: [25, 1, 1], ..BUSY },
         Bug::OldRowsKept | Bug::RequestTableLost => Profile { session: true, blind: true, ..SNAPSHOTS },

@@ -30,6 +30,7 @@ pub enum Bug {
     ReadIndexUnasked,
     ReadBeforeApplied,
     JoinRunningRound,
+    RoundsEndWithFailure,
     AppliedApart,
     ApplyBeforeEntry,
     OldRowsKept,
@@ -43,7 +44,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 17] = [
         Bug::AckBeforeSync,
         Bug::MarkBeforeSync,
         Bug::VoteNotPersisted,
@@ -51,6 +52,7 @@ impl Bug {
         Bug::ReadIndexUnasked,
         Bug::ReadBeforeApplied,
         Bug::JoinRunningRound,
+        Bug::RoundsEndWithFailure,
         Bug::AppliedApart,
         Bug::ApplyBeforeEntry,
         Bug::OldRowsKept,
@@ -72,6 +74,7 @@ impl Bug {
             Bug::ReadIndexUnasked => "read-index-unasked",
             Bug::ReadBeforeApplied => "read-before-applied",
             Bug::JoinRunningRound => "join-running-round",
+            Bug::RoundsEndWithFailure => "rounds-end-with-failure",
             Bug::AppliedApart => "applied-apart",
             Bug::ApplyBeforeEntry => "apply-before-entry",
             Bug::OldRowsKept => "old-rows-kept",
@@ -94,6 +97,9 @@ impl Bug {
             Bug::ReadIndexUnasked => "who takes itself for the leader gives read indexes without asking a quorum",
             Bug::ReadBeforeApplied => "a follower reads before it has applied what the leader's read index says",
             Bug::JoinRunningRound => "a read joins the round of questions that is under way",
+            Bug::RoundsEndWithFailure => {
+                "a leader that did not answer a question for a read index is never asked again"
+            }
             Bug::AppliedApart => "the applied position is written before the data, in a batch of its own",
             Bug::ApplyBeforeEntry => "applies are written beside the writer's queue, and overtake their entries",
             Bug::OldRowsKept => "a snapshot's rows are written over the old ones, which are not removed",

@@ -22,6 +22,7 @@ use trefoil_world::{clock, task};
 
 use crate::checker::Valid;
 use crate::selftest::{Progress, Scene, Shown, TRIALS, Tool, Trial, score};
+use crate::workload::Name;
 
 /// What the line of a simulation's output begins with that has its report.
 const REPORT: &str = "report: ";
@@ -77,7 +78,7 @@ impl SelfTest {
         let programs = self.programs()?;
         let wanted = |trial: &&Trial| self.bug.is_empty() || self.bug.contains(&trial.bug);
         let (simulated, tested): (Vec<Trial>, Vec<Trial>) =
-            TRIALS.iter().filter(wanted).copied().partition(|trial| trial.tool == Tool::Simulation);
+            TRIALS.iter().filter(wanted).copied().partition(|trial| matches!(trial.tool, Tool::Simulation(_)));
         println!("{:<24} {:<10} {:<36} ", "bug", "tool", "must be found by");
         let mut done = Vec::new();
         // Not together: simulations take all the time there is, and clusters have bounds in real time.
@@ -135,15 +136,15 @@ impl Programs {
     /// What a run has shown; nothing when it broke off or hung.
     async fn run(&self, trial: &Trial, seed: u64, planted: bool) -> anyhow::Result<Option<Shown>> {
         match trial.tool {
-            Tool::Simulation => self.simulate(trial.bug, seed, planted).await,
+            Tool::Simulation(workload) => self.simulate(trial.bug, workload, seed, planted).await,
             Tool::Harness(scene) => self.test(trial.bug, scene, seed, planted).await,
         }
     }
 
-    async fn simulate(&self, bug: Bug, seed: u64, planted: bool) -> anyhow::Result<Option<Shown>> {
+    async fn simulate(&self, bug: Bug, workload: Name, seed: u64, planted: bool) -> anyhow::Result<Option<Shown>> {
         let (program, flag) = if planted { (&self.sim_planted, "--bug") } else { (&self.sim, "--provoke") };
         let mut command = Command::new(program);
-        command.args(["--seed", &seed.to_string(), flag, bug.name()]);
+        command.args(["--seed", &seed.to_string(), flag, bug.name(), "--workload", workload.as_str()]);
         let Some(output) = ended(program, command).await? else { return Ok(None) };
         let text = String::from_utf8_lossy(&output.stdout);
         let report = text.lines().rev().find_map(|line| line.strip_prefix(REPORT));
