@@ -34,6 +34,8 @@ pub enum Kind {
     Invented,
     /// A reply has what had been there before.
     Stale,
+    /// A stale read looks at less than its process was shown before. Only of a history that has stale reads.
+    Back,
     /// A reply lacks what was there.
     Lost,
     /// A reply has twice what was there once, or what is another one's.
@@ -45,7 +47,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] = [Kind::Invented, Kind::Stale, Kind::Lost, Kind::Repeated, Kind::Denied, Kind::Moved];
+    pub const ALL: [Kind; 7] =
+        [Kind::Invented, Kind::Stale, Kind::Back, Kind::Lost, Kind::Repeated, Kind::Denied, Kind::Moved];
 }
 
 impl fmt::Display for Kind {
@@ -53,6 +56,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Kind::Invented => "invented",
             Kind::Stale => "stale",
+            Kind::Back => "back",
             Kind::Lost => "lost",
             Kind::Repeated => "repeated",
             Kind::Denied => "denied",

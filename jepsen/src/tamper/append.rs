@@ -56,7 +56,7 @@ impl<'a> Contradict<'a, Lists> for Facts<'a> {
             Kind::Lost => lost(values, others, dice)?,
             Kind::Repeated => repeated(values, dice)?,
             Kind::Moved => moved(values, others, dice)?,
-            Kind::Denied => return None,
+            Kind::Back | Kind::Denied => return None,
         };
         let mut read = reply.read.clone();
         read[step] = Some(values);

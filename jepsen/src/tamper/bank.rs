@@ -99,7 +99,7 @@ impl Facts<'_> {
                 format!("in account {other} it has read what transfer {} left in account {place}", held.by)
             }
             Kind::Moved => return self.moved(accounts, at, dice),
-            Kind::Denied => return None,
+            Kind::Back | Kind::Denied => return None,
         };
         Some((changed, at, why))
     }
@@ -150,7 +150,7 @@ impl Facts<'_> {
                 let why = format!("it was done at revision {}, but was found as of {revision}", revision + 1);
                 Some((Some(revision + 1), why))
             }
-            Kind::Invented | Kind::Stale | Kind::Lost | Kind::Denied | Kind::Moved => None,
+            Kind::Invented | Kind::Stale | Kind::Back | Kind::Lost | Kind::Denied | Kind::Moved => None,
         }
     }
 }

@@ -118,7 +118,7 @@ impl Known {
                 let why = format!("it has read version {version}, when at most {possibly} writes were done");
                 read(Some(Versioned { version, ..seen }), why)
             }
-            Kind::Lost | Kind::Denied => None,
+            Kind::Back | Kind::Lost | Kind::Denied => None,
         }
     }
 }

@@ -120,7 +120,7 @@ impl Facts<'_> {
                 let value = any(dice, others.collect())?;
                 Some((value, format!("it has made {value} of it, as another increment has")))
             }
-            Kind::Stale | Kind::Moved | Kind::Lost | Kind::Repeated | Kind::Denied => None,
+            Kind::Stale | Kind::Back | Kind::Moved | Kind::Lost | Kind::Repeated | Kind::Denied => None,
         }
     }
 

@@ -1,10 +1,13 @@
 //! Registers: values are used once, so a read tells whose write it saw, and revisions say when.
+//!
+//! A stale read is changed as any other. Beside that it is made to go back: to what its register once held, at a revision
+//! below one that its process was shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Asked, Change, Contradict, Kind, Tamper, any};
 use crate::generator::Dice;
-use crate::history::{Operation, Outcome};
+use crate::history::{Operation, Outcome, Process};
 use crate::workload::register::{Call, Register, Registers, Reply, Versioned};
 
 impl Tamper for Registers {
@@ -14,6 +17,8 @@ impl Tamper for Registers {
 #[derive(Default)]
 pub struct Facts<'a> {
     operations: &'a [Asked<Registers>],
+    /// By operation: the highest revision that its process was shown before, 0 if it was shown nothing.
+    shown: Vec<u64>,
     /// Answered writes by register and value: their revisions.
     written: BTreeMap<(Register, u64), u64>,
     /// What reads found of those, by register and revision.
@@ -30,9 +35,13 @@ pub struct Facts<'a> {
 impl<'a> Contradict<'a, Registers> for Facts<'a> {
     fn of(operations: &'a [Asked<Registers>]) -> Facts<'a> {
         let mut facts = Facts { operations, ..Facts::default() };
+        let mut highest: BTreeMap<Process, u64> = BTreeMap::new();
         for operation in operations {
             facts.note_call(operation);
+            let shown = highest.entry(operation.process).or_default();
+            facts.shown.push(*shown);
             if let Outcome::Ok(reply) = &operation.outcome {
+                *shown = (*shown).max(revision(reply));
                 facts.note_reply(&operation.call, reply);
             }
         }
@@ -44,7 +53,10 @@ impl<'a> Contradict<'a, Registers> for Facts<'a> {
     fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
         let Operation { call, outcome, .. } = &self.operations[place];
         let Outcome::Ok(reply) = outcome else { return None };
-        if let (Call::Read { .. }, Reply::Read { value: Some(seen), at }) = (call, reply) {
+        if let (Kind::Back, Call::StaleRead { register }, Reply::Read { value, .. }) = (kind, call, reply) {
+            return self.back(*register, *value, self.shown[place], dice);
+        }
+        if let Reply::Read { value: Some(seen), at } = reply {
             return self.of_read(kind, call.register(), (*seen, *at), dice);
         }
         let (value, revision) = written(call, reply)?;
@@ -113,8 +125,22 @@ impl Facts<'_> {
                 read(None, at, format!("it has read nothing at {at}, but {} was written before", seen.value))
             }
             Kind::Moved => self.moved(register, (seen, at), dice),
-            Kind::Lost | Kind::Repeated | Kind::Denied => None,
+            Kind::Back | Kind::Lost | Kind::Repeated | Kind::Denied => None,
         }
+    }
+
+    /// A stale read of what the register held at a revision below `shown`: only the context of its process says that it
+    /// must not be. `value`: what it has found.
+    fn back(&self, register: Register, value: Option<Versioned>, shown: u64, dice: &mut Dice) -> Option<Change<Reply>> {
+        let since = value.map_or(0, |seen| seen.revision);
+        let older = self.found.range((register, 0)..(register, shown.min(since))).map(|(_, older)| *older);
+        let mut backs: Vec<(Option<Versioned>, u64)> = older.map(|older| (Some(older), older.revision)).collect();
+        if since < shown {
+            backs.push((value, since + dice.below(shown - since)));
+        }
+        let (value, at) = any(dice, backs)?;
+        let why = format!("it has looked at revision {at}, but its process was shown revision {shown} before");
+        Some(Change::reply(Reply::Read { value, at }, why))
     }
 
     /// A read with another revision or version.
@@ -161,8 +187,15 @@ impl Facts<'_> {
                 let why = format!("it was done at revision {}, but was found as of {revision}", revision + 1);
                 Some((Some(revision + 1), why))
             }
-            Kind::Invented | Kind::Stale | Kind::Lost | Kind::Denied | Kind::Moved => None,
+            Kind::Invented | Kind::Stale | Kind::Back | Kind::Lost | Kind::Denied | Kind::Moved => None,
         }
+    }
+}
+
+/// The revision that a reply has shown.
+fn revision(reply: &Reply) -> u64 {
+    match reply {
+        Reply::Read { at: revision, .. } | Reply::Write { revision } | Reply::Cas { revision, .. } => *revision,
     }
 }
 

@@ -85,7 +85,7 @@ impl Facts<'_> {
                 let element = self.added_after(operation.completed?, dice)?;
                 Some((with(element), format!("it has read {element}, which was added later")))
             }
-            Kind::Denied => None,
+            Kind::Back | Kind::Denied => None,
         }
     }
 
