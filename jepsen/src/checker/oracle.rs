@@ -5,6 +5,7 @@
 //! tries every order.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 
 use super::{Valid, Verdict};
 use crate::generator::Dice;
@@ -57,6 +58,32 @@ impl<C: Clone, R: Clone + PartialEq, S: Clone> Trial<C, R, S> {
             }
         }
         tally
+    }
+
+    /// Asserts that the checker says what the oracle does of each history, executed and spoilt: `false` when no order
+    /// explains it, else `unknown` when it shows too little, else `true`. All three come about.
+    pub(crate) fn agree(&self, seeds: u64, shows_too_little: impl Fn(&[Operation<C, R>]) -> bool)
+    where
+        C: Debug,
+        R: Debug,
+    {
+        let mut counts: BTreeMap<Valid, u64> = BTreeMap::new();
+        for seed in 0..seeds {
+            let mut dice = Dice::new(seed);
+            let mut history = self.execute(&mut dice);
+            for spoilt in 0..2 {
+                let expected = match self.has_order(&history) {
+                    false => Valid::False,
+                    true if shows_too_little(&history) => Valid::Unknown,
+                    true => Valid::True,
+                };
+                let Verdict { valid, evidence, .. } = (self.check)(&history);
+                assert_eq!(valid, expected, "seed {seed}, spoilt {spoilt} times: {history:#?}: {evidence:#?}");
+                *counts.entry(expected).or_default() += 1;
+                (self.spoil)(&mut dice, &mut history);
+            }
+        }
+        assert!(counts.len() == 3 && counts.values().all(|count| *count > 100), "{counts:?}");
     }
 
     fn assert_not_false(&self, history: &[Operation<C, R>], seed: u64) {
