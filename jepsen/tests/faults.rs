@@ -5,10 +5,11 @@
 //! The short form has each fault once, `SHOW=full` five times, and of cuts between namespaces every shape. Without root there
 //! are no namespaces: that is said. The seed is printed; `SEED=n` repeats it.
 
+mod kvd;
+mod run;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
-use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use trefoil_jepsen::cluster::status::Placement;
 use trefoil_jepsen::cluster::{Cluster, Shim};
 use trefoil_jepsen::history::FaultPhase;
 use trefoil_jepsen::nemesis::{FaultKind, Nemesis, Shape, flags};
-use trefoil_world::{clock, random, task};
+use trefoil_world::{clock, task};
 
 const DISKS: [FaultKind; 7] = [
     FaultKind::PowerLoss,
@@ -125,32 +126,12 @@ async fn expect_kept(client: &Client, acked: &BTreeMap<u64, u64>) {
     }
 }
 
-fn kvd() -> PathBuf {
-    let given = env::var_os("KVD_BIN").map(PathBuf::from);
-    given.unwrap_or_else(|| {
-        let me = env::current_exe().expect("this test's path");
-        me.parent().and_then(Path::parent).expect("a folder of programs above it").join("kvd")
-    })
-}
-
-/// Past the capture of tests that pass: what is not shown must be seen.
-fn say(line: &str) {
-    std::io::stderr().write_all(line.as_bytes()).expect("somebody listens");
-}
-
-fn seed() -> u64 {
-    let given = env::var("SEED").ok().map(|seed| seed.parse().expect("SEED is a number"));
-    let seed = given.unwrap_or_else(random::next_u64);
-    println!("SEED={seed}");
-    seed
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_fault_of_disks_comes_about_and_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let backend = Backend::loopback(NODES).expect("places");
     let shim = Shim::find(None).expect("the workspace is built");
-    let cluster = Cluster::start_under(shim, backend, &kvd(), &folder.path().join("run"), &flags(&DISKS)).await;
+    let cluster = Cluster::start_under(shim, backend, &kvd::path(), &folder.path().join("run"), &flags(&DISKS)).await;
     all_come_about(cluster.expect("the nodes are ready"), PUTS_FIRST, &DISKS).await;
 }
 
@@ -158,7 +139,8 @@ async fn every_fault_of_disks_comes_about_and_loses_nothing() {
 async fn every_fault_of_the_network_comes_about_through_proxies_and_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let backend = Backend::proxied(NODES).await.expect("ports");
-    let cluster = Cluster::start(backend, &kvd(), &folder.path().join("run"), &[]).await.expect("the nodes are ready");
+    let cluster =
+        Cluster::start(backend, &kvd::path(), &folder.path().join("run"), &[]).await.expect("the nodes are ready");
     let links = cluster.links().expect("there are proxies");
     assert_eq!(links.reach(0, 1, PEER_PORT).await.expect("an attempt"), Reach::Answers, "peers speak first");
     let measured = links.measure(BTreeSet::new()).await.expect("proxies measure");
@@ -168,16 +150,17 @@ async fn every_fault_of_the_network_comes_about_through_proxies_and_loses_nothin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_cut_comes_about_between_namespaces_and_loses_nothing() {
-    let able = backend::probe(&kvd(), None);
+    let able = backend::probe(&kvd::path(), None);
     if let Err(why) = able.namespaces {
-        say(&format!("faults: cuts between namespaces are not shown: there are none here: {why}\n"));
+        run::say(&format!("faults: cuts between namespaces are not shown: there are none here: {why}\n"));
         return;
     }
     assert_eq!((able.partitions, able.peer_port_cut), (Ok(()), Ok(())));
     let (nodes, kinds) = if is_full() { (NODES_OF_ALL_SHAPES, all_cuts()) } else { (NODES, CUTS.to_vec()) };
     let folder = tempfile::tempdir().expect("a folder");
     let backend = Backend::namespaces("faults", nodes).expect("namespaces");
-    let cluster = Cluster::start(backend, &kvd(), &folder.path().join("run"), &[]).await.expect("the nodes are ready");
+    let cluster =
+        Cluster::start(backend, &kvd::path(), &folder.path().join("run"), &[]).await.expect("the nodes are ready");
     all_come_about(cluster, 0, &kinds).await;
 }
 
@@ -190,7 +173,8 @@ fn is_full() -> bool {
 }
 
 async fn all_come_about(mut cluster: Cluster, puts_first: u64, kinds: &[FaultKind]) {
-    let seed = seed();
+    let seed = run::seed();
+    println!("SEED={seed}");
     let client = Client::builder(cluster.endpoints()).connect().await.expect("an endpoint");
     for number in 0..puts_first {
         client.put(key(number % KEYS), value(0)).await.expect("nothing is wrong yet");

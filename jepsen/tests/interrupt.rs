@@ -1,8 +1,9 @@
 //! A run that is interrupted takes its nodes down, removes its record, says so and exits with 255.
 
-use std::env;
+mod kvd;
+
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -12,14 +13,6 @@ const POLL: Duration = Duration::from_millis(20);
 /// A minute: longer than a node takes to be ready on a busy machine.
 const POLLS_MAX: usize = 3000;
 const READY_LINE: &str = "ready to serve client requests";
-
-fn kvd() -> PathBuf {
-    let given = env::var_os("KVD_BIN").map(PathBuf::from);
-    given.unwrap_or_else(|| {
-        let me = env::current_exe().expect("this test's path");
-        me.parent().and_then(Path::parent).expect("a folder of programs above it").join("kvd")
-    })
-}
 
 /// What it comes to, once it does.
 fn until<T>(what: &str, mut comes: impl FnMut() -> Option<T>) -> T {
@@ -44,7 +37,8 @@ impl Harness {
         let stderr = File::create(folder.path().join("stderr")).expect("made");
         let mut command = Command::new(env!("CARGO_BIN_EXE_jepsen"));
         command.args(["test", "--workload", "register", "--backend", "loopback", "--no-faults", "--nodes", "1"]);
-        command.args(["--time-limit", "600", "--rate", "10", "--concurrency", "1", "--seed", "1", "--kvd"]).arg(kvd());
+        command.args(["--time-limit", "600", "--rate", "10", "--concurrency", "1", "--seed", "1", "--kvd"]);
+        command.arg(kvd::path());
         command.arg("--out").arg(folder.path().join("runs"));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).spawn().expect("it starts");
         Harness { child, folder }
