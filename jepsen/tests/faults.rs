@@ -23,24 +23,8 @@ use trefoil_jepsen::history::FaultPhase;
 use trefoil_jepsen::nemesis::{FaultKind, Nemesis, Shape, flags};
 use trefoil_world::{clock, task};
 
-const DISKS: [FaultKind; 7] = [
-    FaultKind::PowerLoss,
-    FaultKind::SyncError,
-    FaultKind::DiskFull,
-    FaultKind::Amnesia,
-    FaultKind::Truncation,
-    FaultKind::OldCopy,
-    FaultKind::SnapshotUnderFire,
-];
-const NETWORK: [FaultKind; 7] = [
-    FaultKind::Partition,
-    FaultKind::PartitionOf(Shape::Asymmetric),
-    FaultKind::PeerPortCut,
-    FaultKind::SlowLinks,
-    FaultKind::Drip,
-    FaultKind::Reset,
-    FaultKind::HalfOpen,
-];
+/// Signals to processes: they harm neither disks nor the network.
+const SIGNALS: [FaultKind; 3] = [FaultKind::Kill, FaultKind::KillAll, FaultKind::Pause];
 /// A way that is open in one direction, and a port that is closed while others are open.
 const CUTS: [FaultKind; 2] = [FaultKind::PartitionOf(Shape::Asymmetric), FaultKind::PeerPortCut];
 const NODES: usize = 3;
@@ -60,6 +44,18 @@ const SNAPSHOTS_MAX: u64 = 10;
 const LEADER_MAX: Duration = Duration::from_secs(30);
 /// How many puts are tried under each fault.
 const PUTS_UNDER_FAULT: u64 = 5;
+
+/// All kinds that hit disks, directories and snapshots.
+fn of_disks() -> Vec<FaultKind> {
+    let kinds = FaultKind::ALL.into_iter().filter(|kind| !kind.needs().network());
+    kinds.filter(|kind| !SIGNALS.contains(kind)).collect()
+}
+
+/// All kinds that hit the network; of the shapes of a partition one, since proxies cut them all alike.
+fn of_the_network() -> Vec<FaultKind> {
+    let is_other = |kind: &FaultKind| matches!(kind, FaultKind::PartitionOf(shape) if *shape != Shape::Asymmetric);
+    FaultKind::ALL.into_iter().filter(|kind| kind.needs().network() && !is_other(kind)).collect()
+}
 
 /// Puts the numbers 1, 2, 3, … to keys in turn until it is told to stop.
 struct Load {
@@ -130,9 +126,9 @@ async fn expect_kept(client: &Client, acked: &BTreeMap<u64, u64>) {
 async fn every_fault_of_disks_comes_about_and_loses_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let backend = Backend::loopback(NODES).expect("places");
-    let shim = Shim::find(None).expect("the workspace is built");
-    let cluster = Cluster::start_under(shim, backend, &kvd::path(), &folder.path().join("run"), &flags(&DISKS)).await;
-    all_come_about(cluster.expect("the nodes are ready"), PUTS_FIRST, &DISKS).await;
+    let (shim, kinds) = (Shim::find(None).expect("the workspace is built"), of_disks());
+    let cluster = Cluster::start_under(shim, backend, &kvd::path(), &folder.path().join("run"), &flags(&kinds)).await;
+    all_come_about(cluster.expect("the nodes are ready"), PUTS_FIRST, &kinds).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +141,7 @@ async fn every_fault_of_the_network_comes_about_through_proxies_and_loses_nothin
     assert_eq!(links.reach(0, 1, PEER_PORT).await.expect("an attempt"), Reach::Answers, "peers speak first");
     let measured = links.measure(BTreeSet::new()).await.expect("proxies measure");
     assert_eq!(measured.unlike(&BTreeSet::new()), None);
-    all_come_about(cluster, 0, &NETWORK).await;
+    all_come_about(cluster, 0, &of_the_network()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
