@@ -13,6 +13,7 @@
 
 mod etcd;
 mod trefoil;
+pub(crate) mod untold;
 
 use std::time::Duration;
 

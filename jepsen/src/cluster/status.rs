@@ -147,14 +147,12 @@ pub fn replica(status: &NodeStatus) -> Option<&ReplicaStatus> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use bytes::Bytes;
+    use crate::client::untold;
     use trefoil_client::{NodeId, ReplicaId, Revision};
 
     /// Node and replica have the number `id`; `leads`: the replica that leads, and its term.
     pub(crate) fn status(id: u64, (leads, term): (u64, u64)) -> NodeStatus {
         let replica = ReplicaStatus {
-            partition: PartitionId::DEFAULT,
-            replica: ReplicaId(id),
             leader: Some((ReplicaId(leads), NodeId(leads))),
             term,
             first_log_index: 1,
@@ -162,30 +160,15 @@ pub(crate) mod tests {
             committed_index: 1,
             applied_index: 1,
             revision: Revision(1),
-            compacted_revision: Revision(0),
-            keys: 0,
-            content_sum: 0,
-            lag_entries: 0,
-            leader_silent_ms: None,
-            leader_changes: 0,
-            snapshots_built: 0,
-            snapshots_installed: 0,
-            compactions: 0,
+            ..untold::replica(id)
         };
         NodeStatus {
-            cluster_id: Bytes::new(),
-            node: NodeId(id),
             name: format!("n{id}"),
-            version: String::new(),
             map_version: 1,
             start_count: 1,
             ready: true,
-            waiting_for: String::new(),
             replicas: vec![replica],
-            forwards: 0,
-            alarms: Vec::new(),
-            synced_position: 0,
-            peers: Vec::new(),
+            ..untold::node(id)
         }
     }
 

@@ -3,7 +3,7 @@
 //! etcd's numbers are signed, and none is below 0: one that is, is shown as one that nobody has.
 
 use bytes::Bytes;
-use trefoil_client::{NodeId, NodeStatus, PartitionId, ReplicaId, ReplicaStatus, Revision};
+use trefoil_client::{NodeId, NodeStatus, ReplicaId, ReplicaStatus, Revision};
 use trefoil_proto::etcd::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use trefoil_proto::etcd::etcdserverpb::request_op::Request;
 use trefoil_proto::etcd::etcdserverpb::response_op::Response;
@@ -13,7 +13,7 @@ use trefoil_proto::etcd::etcdserverpb::{
 };
 use trefoil_proto::etcd::mvccpb::KeyValue;
 
-use crate::client::{Change, Guard, Holds, Pair, Reading};
+use crate::client::{Change, Guard, Holds, Pair, Reading, untold};
 
 /// What a member says of itself when it knows no leader.
 const NO_LEADER: &str = "etcdserver: no leader";
@@ -124,40 +124,24 @@ pub(super) fn status(reply: StatusResponse, sum: u32) -> NodeStatus {
     let header = reply.header.unwrap_or_default();
     let member = header.member_id;
     let replica = ReplicaStatus {
-        partition: PartitionId::DEFAULT,
-        replica: ReplicaId(member),
         leader: (reply.leader != 0).then_some((ReplicaId(reply.leader), NodeId(reply.leader))),
         term: reply.raft_term,
-        first_log_index: 0,
         last_log_index: reply.raft_index,
         committed_index: reply.raft_index,
         applied_index: reply.raft_applied_index,
         revision: Revision(unsigned(header.revision)),
-        compacted_revision: Revision(0),
-        keys: 0,
         content_sum: u64::from(sum),
-        lag_entries: 0,
-        leader_silent_ms: None,
-        leader_changes: 0,
-        snapshots_built: 0,
-        snapshots_installed: 0,
-        compactions: 0,
+        ..untold::replica(member)
     };
     let (waits, alarms): (Vec<String>, Vec<String>) = reply.errors.into_iter().partition(|error| error == NO_LEADER);
     NodeStatus {
         cluster_id: Bytes::copy_from_slice(&header.cluster_id.to_be_bytes()),
-        node: NodeId(member),
-        name: String::new(),
         version: reply.version,
-        map_version: 0,
-        start_count: 0,
         ready: waits.is_empty() && reply.leader != 0,
         waiting_for: waits.join("; "),
         replicas: vec![replica],
-        forwards: 0,
         alarms,
-        synced_position: 0,
-        peers: Vec::new(),
+        ..untold::node(member)
     }
 }
 
