@@ -1,8 +1,9 @@
 //! Asking: workers ask what a workload chooses of a store, and record what came of it.
 //!
 //! A [`Worker`] is one process at a time; when the outcome of a call is unknown, it goes on as a new one. All workers of a
-//! run share an [`Asking`]: the workload with its choices, and the [`Book`] in which the history is made. The harness and
-//! the simulation ask alike: time is that of the runtime in which a worker runs.
+//! run share an [`Asking`]: the workload with its choices, and the [`Book`] in which the history is made. Where the
+//! workload has watchers, they are workers too, who choose otherwise ([`seats`]). The harness and the simulation ask
+//! alike: time is that of the runtime in which a worker runs.
 //!
 //! Invariants:
 //!
@@ -20,7 +21,7 @@ use crate::client::Client;
 use crate::generator::Dice;
 use crate::history::{Event, Nanos, Outcome, Process, What};
 use crate::outcome;
-use crate::workload::Workload;
+use crate::workload::{Choose, Workload};
 
 /// Is told of each event as it is recorded, in their order.
 type Told<C, R> = Arc<dyn Fn(&Event<C, R>) + Send + Sync>;
@@ -108,10 +109,10 @@ impl<W: Workload> Asking<W> {
         self.choices.lock().unwrap_or_else(PoisonError::into_inner).0.last_calls()
     }
 
-    fn next_call(&self) -> W::Call {
+    fn choose(&self, choose: Choose<W>) -> W::Call {
         let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
         let (workload, dice) = &mut *choices;
-        workload.next(dice)
+        choose(workload, dice)
     }
 }
 
@@ -122,6 +123,26 @@ pub enum Asked {
     NotDone,
     /// The process that asked asks nothing more.
     Unknown,
+}
+
+/// The place of a worker in a run.
+pub struct Seat<W: Workload> {
+    /// By which node it comes to the cluster.
+    pub node: usize,
+    pub choose: Choose<W>,
+    /// Whether it is beside the load.
+    pub watches: bool,
+}
+
+/// Places of so many workers, one after the other by the next node; then one of a watcher at each node, if the workload has
+/// any. All of them number their processes side by side.
+pub fn seats<W: Workload>(workers: usize, nodes: usize) -> Vec<Seat<W>> {
+    let load = (0..workers).map(|number| Seat { node: number % nodes, choose: W::next, watches: false });
+    let mut seats: Vec<Seat<W>> = load.collect();
+    if let Some(choose) = W::WATCH {
+        seats.extend((0..nodes).map(|node| Seat { node, choose, watches: true }));
+    }
+    seats
 }
 
 /// One process at a time, asking through one client.
@@ -147,9 +168,9 @@ impl<W: Workload> Worker<W> {
     }
 
     /// Asks one thing after another, each followed by a pause, while it is to go on.
-    pub async fn work(mut self, goes_on: impl Fn() -> bool, mut pause: impl FnMut() -> Duration) {
+    pub async fn work(mut self, choose: Choose<W>, goes_on: impl Fn() -> bool, mut pause: impl FnMut() -> Duration) {
         while goes_on() {
-            let call = self.asking.next_call();
+            let call = self.asking.choose(choose);
             self.ask(&call).await;
             clock::sleep(pause()).await;
         }
@@ -184,6 +205,21 @@ impl<W: Workload> Worker<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workload::bank::{Call, Transfers};
+    use crate::workload::register::Registers;
+
+    #[test]
+    fn those_who_watch_are_at_each_node_beside_the_load() {
+        let of_bank = seats::<Transfers>(4, 3);
+        let places: Vec<(usize, bool)> = of_bank.iter().map(|seat| (seat.node, seat.watches)).collect();
+        assert_eq!(places, [(0, false), (1, false), (2, false), (0, false), (0, true), (1, true), (2, true)]);
+        let (mut bank, mut dice) = (Transfers::default(), Dice::new(7));
+        for seat in of_bank {
+            let only_reads = (0..50).all(|_| (seat.choose)(&mut bank, &mut dice) == Call::Read);
+            assert_eq!(only_reads, seat.watches, "node {}", seat.node);
+        }
+        assert_eq!(seats::<Registers>(4, 3).len(), 4, "nobody watches them");
+    }
 
     #[test]
     fn a_book_tells_events_apart_and_in_order() {

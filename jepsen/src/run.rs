@@ -4,8 +4,9 @@
 //! Each worker ([`Worker`]) comes to the cluster by a node of its own. Half of them are routed, as users are: their client
 //! learns of all nodes, and asks the one that leads. The others are bound ([`is_bound`]): they ask their node and no other,
 //! so that followers forward writes and read by the leader's read index, and a leader that was deposed is asked at its own
-//! port. A client of etcd is always bound. Beside them the nemesis is at work, and an observer asks all nodes how they are:
-//! what they say is counted for the coverage gates, and their alarms are collected (`run/alarms.rs`).
+//! port. A client of etcd is always bound. Where the workload has watchers ([`Workload::WATCH`]), there is one at each node,
+//! bound, from the beginning of the load to its end. Beside them the nemesis is at work, and an observer asks all nodes
+//! how they are: what they say is counted for the coverage gates, and their alarms are collected (`run/alarms.rs`).
 //!
 //! Invariants:
 //!
@@ -27,7 +28,7 @@ use tokio::task::JoinHandle;
 use trefoil_client::NodeStatus;
 use trefoil_world::{clock, task};
 
-use crate::asking::{Asking, Book, Worker};
+use crate::asking::{Asking, Book, Seat, Worker, seats};
 use crate::checker::{Valid, Verdict};
 use crate::client::{Client, EtcdClient};
 use crate::cluster::status::Statuses;
@@ -51,7 +52,7 @@ pub struct Plan {
     pub seed: u64,
     pub lasts: Duration,
     pub workers: usize,
-    /// Calls a second, of all workers together.
+    /// Calls a second, of all workers together. Each who watches asks as often as a worker, beside that.
     pub rate: f64,
     pub call_timeout: Duration,
     /// How long a fault is in force, and how long there is none, on average.
@@ -128,7 +129,7 @@ fn struck(cluster: &Cluster) -> BTreeMap<String, Struck> {
     cluster.nodes().iter().map(|node| (node.place.name.clone(), node.struck())).collect()
 }
 
-/// Starts the workers, each at the next node.
+/// Starts the workers, and those who watch beside them.
 fn load<W: Workload>(
     asking: &Asking<W>,
     cluster: &Cluster,
@@ -137,17 +138,18 @@ fn load<W: Workload>(
     dice: &mut Dice,
 ) -> Vec<JoinHandle<()>> {
     let (target, endpoints) = (cluster.target(), cluster.endpoints());
-    let mut workers = Vec::new();
-    for number in 0..plan.workers {
-        let (asking, timeout, apart) = (asking.clone(), plan.call_timeout, plan.workers as u64);
-        let endpoint = vec![endpoints[number % endpoints.len()].clone()];
-        let manner = Manner { retries: false, routed: !is_bound(number, endpoints.len()), timeout };
+    let seats = seats::<W>(plan.workers, endpoints.len());
+    let (mut workers, apart) = (Vec::new(), seats.len() as u64);
+    for (number, Seat { node, choose, watches }) in seats.into_iter().enumerate() {
+        let (asking, timeout) = (asking.clone(), plan.call_timeout);
+        let (endpoint, bound) = (vec![endpoints[node].clone()], watches || is_bound(number, endpoints.len()));
+        let manner = Manner { retries: false, routed: !bound, timeout };
         let pause = pauses(plan.workers as f64 / plan.rate, dice.split());
         workers.push(task::spawn(async move {
             // Without an answer by then it has asked nothing; that a node does not serve is seen when all is healed.
             let Ok(client) = connect(target, &endpoint, manner, until).await else { return };
             let worker = Worker::new(asking, client, Process(number as u64), apart, timeout);
-            worker.work(move || clock::now() < until, pause).await;
+            worker.work(choose, move || clock::now() < until, pause).await;
         }));
     }
     workers

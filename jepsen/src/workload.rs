@@ -101,6 +101,9 @@ macro_rules! with_workload {
     };
 }
 
+/// What somebody asks next, of what a workload knows.
+pub type Choose<W> = fn(&mut W, &mut Dice) -> <W as Workload>::Call;
+
 /// A kind of load and its model. Choosing is pure; only [`Workload::carry_out`] acts.
 pub trait Workload: Send + 'static {
     type Call: Clone + Debug + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
@@ -110,6 +113,9 @@ pub trait Workload: Send + 'static {
 
     /// The kinds of calls, each of which must succeed for a run to prove anything; so must others, once asked.
     const KINDS: &'static [&'static str];
+
+    /// What those ask who watch beside the load, one at each node as long as there is load. `None`: nobody does.
+    const WATCH: Option<fn(&mut Self, &mut Dice) -> Self::Call> = None;
 
     /// The same with what this target can do beyond the others: kinds of calls that are not in [`Workload::KINDS`].
     fn for_target(self, _: Target) -> Self
@@ -177,6 +183,10 @@ mod tests {
                 let kinds: BTreeSet<&str> = chosen(7).iter().map(W::kind).collect();
                 assert!(kinds.iter().all(|kind| W::KINDS.contains(kind)), "{name}: {kinds:?}");
                 assert!(!W::default().last_calls().is_empty(), "{name}");
+                if let Some(watch) = W::WATCH {
+                    let asked = watch(&mut W::default(), &mut Dice::new(7));
+                    assert!(W::KINDS.contains(&W::kind(&asked)), "{name}");
+                }
             });
         }
     }

@@ -1,18 +1,19 @@
 //! The clients: the chaos harness's workers, on the clients' machine, whose clock is true.
 //!
-//! How they ask and what they record is the harness's ([`Asking`], [`Worker`]). Here is how they come to their nodes, and
-//! how they are stopped.
+//! How they ask and what they record is the harness's ([`Asking`], [`Worker`]), and so is who watches beside the load
+//! ([`seats`]): those go to their node and no other. Here is how they come to their nodes, and how they are stopped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use trefoil_client::Client;
+use trefoil_client::{Builder, Client};
 pub use trefoil_jepsen::asking::{Asked, Asking, Book, Worker};
+use trefoil_jepsen::asking::{Seat, seats};
 use trefoil_jepsen::generator::Dice;
 use trefoil_jepsen::history::Process;
-use trefoil_jepsen::workload::Workload;
+use trefoil_jepsen::workload::{Choose, Workload};
 use trefoil_world::{clock, task};
 
 use crate::parameters::LoadParameters;
@@ -30,13 +31,25 @@ impl<W: Workload> Load<W> {
     /// Starts the workers. Runs on the clients' machine, at its beginning.
     pub fn start(parameters: &LoadParameters, endpoints: &[String], asking: Asking<W>, mut dice: Dice) -> Load<W> {
         let stopping = Arc::new(AtomicBool::new(false));
-        let start = |number: usize| {
+        let seats = seats::<W>(parameters.workers, endpoints.len());
+        let apart = seats.len() as u64;
+        let start = |(number, seat): (u64, Seat<W>)| {
+            let parameters = LoadParameters { retries: parameters.retries && !seat.watches, ..parameters.clone() };
             // One that may not go elsewhere begins with one node, each with another.
             let others = if parameters.retries { endpoints.len() } else { 1 };
-            let endpoints = endpoints.iter().cycle().skip(number % endpoints.len()).take(others).cloned().collect();
-            task::spawn(work(asking.clone(), number, parameters.clone(), endpoints, stopping.clone(), dice.split()))
+            let endpoints: Vec<String> = endpoints.iter().cycle().skip(seat.node).take(others).cloned().collect();
+            let (asking, stopping, dice) = (asking.clone(), stopping.clone(), dice.split());
+            task::spawn(async move {
+                // Who watches asks its node and no other.
+                let builder = Client::builder(endpoints).retries(parameters.retries).routed(!seat.watches);
+                let builder = builder.timeout(parameters.call_timeout);
+                let is_stopping = || stopping.load(Ordering::Relaxed);
+                let Some(client) = connect(builder, is_stopping).await else { return };
+                let worker = Worker::new(asking, client, Process(number), apart, parameters.call_timeout);
+                work(worker, seat.choose, parameters.pause_ms, stopping, dice).await;
+            })
         };
-        let workers = (0..parameters.workers).map(start).collect();
+        let workers = (0..).zip(seats).map(start).collect();
         Load { asking, stopping, workers }
     }
 
@@ -52,32 +65,20 @@ impl<W: Workload> Load<W> {
 
 /// Asks one thing after another until it is told to stop.
 async fn work<W: Workload>(
-    asking: Asking<W>,
-    number: usize,
-    parameters: LoadParameters,
-    endpoints: Vec<String>,
+    worker: Worker<W>,
+    choose: Choose<W>,
+    pause_ms: u64,
     stopping: Arc<AtomicBool>,
     mut dice: Dice,
 ) {
-    let (retries, is_stopping) = (parameters.retries, || stopping.load(Ordering::Relaxed));
-    let Some(client) = connect(&endpoints, retries, parameters.call_timeout, is_stopping).await else { return };
-    let (first, apart) = (Process(number as u64), parameters.workers as u64);
-    let worker = Worker::new(asking, client, first, apart, parameters.call_timeout);
-    let pause = move || Duration::from_millis(dice.below(parameters.pause_ms + 1));
-    worker.work(move || !stopping.load(Ordering::Relaxed), pause).await;
+    let pause = move || Duration::from_millis(dice.below(pause_ms + 1));
+    worker.work(choose, move || !stopping.load(Ordering::Relaxed), pause).await;
 }
 
-/// Connects, again and again; `None` when it was told to stop before. `retries`: whether the client's calls are repeated
-/// in it; without, what becomes of one attempt is what is told. `timeout`: of connecting, and of its calls by default.
-pub async fn connect(
-    endpoints: &[String],
-    retries: bool,
-    timeout: Duration,
-    is_stopped: impl Fn() -> bool,
-) -> Option<Client> {
+/// Connects, again and again; `None` when it was told to stop before.
+pub async fn connect(builder: Builder, is_stopped: impl Fn() -> bool) -> Option<Client> {
     while !is_stopped() {
-        let builder = Client::builder(endpoints.to_vec()).retries(retries);
-        if let Ok(client) = builder.timeout(timeout).connect().await {
+        if let Ok(client) = builder.clone().connect().await {
             return Some(client);
         }
         clock::sleep(CONNECT_AGAIN).await;

@@ -181,7 +181,9 @@ struct Compactor {
 }
 
 async fn work(endpoints: Vec<String>, compaction: Compaction, pause_max_ms: u64, dice: Dice) {
-    let Some(client) = connect(&endpoints, false, CALL_TIMEOUT, || compaction.is_stopped()).await else { return };
+    // What becomes of one attempt is what is told.
+    let builder = Client::builder(endpoints).retries(false).timeout(CALL_TIMEOUT);
+    let Some(client) = connect(builder, || compaction.is_stopped()).await else { return };
     let mut compactor = Compactor { client, past: Past::default(), context: Context::default(), dice, compaction };
     while !compactor.compaction.is_stopped() {
         match compactor.dice.below(ONE_IN) {

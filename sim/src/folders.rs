@@ -181,7 +181,9 @@ struct Answer {
 }
 
 async fn own(number: u64, endpoints: Vec<String>, folders: Folders, pause_max_ms: u64, dice: Dice) {
-    let Some(client) = connect(&endpoints, false, CALL_TIMEOUT, || folders.is_stopped()).await else { return };
+    // What becomes of one attempt is what is told.
+    let builder = Client::builder(endpoints).retries(false).timeout(CALL_TIMEOUT);
+    let Some(client) = connect(builder, || folders.is_stopped()).await else { return };
     let (folder, context, answered) = (Folder::first(number), Context::default(), NodeId::default());
     let mut owner = Owner { client, folder, context, answered, dice, folders };
     while !owner.folders.is_stopped() {

@@ -45,7 +45,7 @@ pub(super) struct Setup {
     pub(super) time_limit: u64,
     #[arg(long, default_value_t = 10, value_parser = RangedU64ValueParser::<usize>::new().range(1..))]
     pub(super) concurrency: usize,
-    /// Calls a second, all together
+    /// Calls a second, all together; those who watch beside the load ask theirs beside these
     #[arg(long, default_value_t = 200.0, value_parser = calls_a_second)]
     pub(super) rate: f64,
     /// Where the run's folder is made

@@ -4,6 +4,8 @@
 //! two accounts, and writes both in a transaction that holds only if neither has changed since. Each transfer has a
 //! number that is used once in a run and stands in the accounts beside the balance: a read tells whose doing it saw. An
 //! account that is not there yet holds what it opens with.
+//!
+//! Beside the load somebody at each node does nothing but read.
 
 use std::time::Duration;
 
@@ -119,6 +121,7 @@ impl Workload for Transfers {
 
     const NAME: Name = Name::Bank;
     const KINDS: &'static [&'static str] = &["read", "transfer"];
+    const WATCH: Option<fn(&mut Transfers, &mut Dice) -> Call> = Some(audit);
 
     fn next(&mut self, dice: &mut Dice) -> Call {
         if dice.flag() {
@@ -172,6 +175,11 @@ impl Workload for Transfers {
     fn check(operations: &[Operation<Call, Reply>]) -> Vec<Verdict> {
         vec![bank::check(operations, &BANK), bank::order::check(operations, &BANK)]
     }
+}
+
+/// What a watcher asks.
+fn audit(_: &mut Transfers, _: &mut Dice) -> Call {
+    Call::Read
 }
 
 /// `None` when another transfer came in between, or an account holds what is none of ours.
