@@ -65,7 +65,7 @@ sim: build
 TIME_LIMIT ?= 50
 chaos: build
 	for workload in register append set; do \
-	  $(BIN)/jepsen test --workload $$workload --faults kill,pause,partition,power-loss --expect leader-change \
+	  $(BIN)/jepsen test --workload $$workload --faults kill,pause,partition,power-loss --expect leader-change,compaction \
 	    --time-limit $(TIME_LIMIT) --kvd $(BIN)/kvd --out $(CARGO_TARGET_DIR)/chaos || exit $$?; \
 	done
 

@@ -128,6 +128,8 @@ pub enum Expected {
     LeaderChange,
     /// A node installed a snapshot of the default partition
     Snapshot,
+    /// History of the default partition was compacted. A client beside the load has it compacted, and reads what is left
+    Compaction,
 }
 
 impl fmt::Display for Expected {
@@ -135,6 +137,7 @@ impl fmt::Display for Expected {
         f.write_str(match self {
             Expected::LeaderChange => "leader change",
             Expected::Snapshot => "snapshot",
+            Expected::Compaction => "compaction",
         })
     }
 }
@@ -146,6 +149,8 @@ pub struct Observed {
     leaders: BTreeMap<u64, Vec<NodeId>>,
     /// By node and number of its start, at which it begins to count anew.
     snapshots: BTreeMap<(NodeId, u64), Snapshots>,
+    /// The revisions up to which history of the default partition was said to be compacted.
+    compacted: BTreeSet<u64>,
 }
 
 /// How many snapshots of the default partition a node has said, at most, to have built and installed since a start.
@@ -165,6 +170,7 @@ impl Observed {
                     leaders.push(status.node);
                 }
             }
+            self.compacted.extend(Some(replica.compacted_revision.0).filter(|revision| *revision > 0));
             let highest = self.snapshots.entry((status.node, status.start_count)).or_default();
             highest.built = replica.snapshots_built.max(highest.built);
             highest.installed = replica.snapshots_installed.max(highest.installed);
@@ -176,6 +182,7 @@ impl Observed {
         match what {
             Expected::LeaderChange => self.leader_changes(),
             Expected::Snapshot => self.snapshots.values().map(|snapshots| snapshots.installed).sum(),
+            Expected::Compaction => self.compacted.len() as u64,
         }
     }
 

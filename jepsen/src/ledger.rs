@@ -83,8 +83,16 @@ pub struct Conditions {
     pub concurrency: usize,
     /// Seconds of load.
     pub time_limit: u64,
+    /// How many faults there were at a time at most. Lines of older builds do not say it.
+    #[serde(default = "one")]
+    pub at_once: usize,
     /// What had to be seen to happen, beside what the faults take.
     pub expect: Vec<Expected>,
+}
+
+/// Older builds had no more.
+fn one() -> usize {
+    1
 }
 
 /// Operations by outcome.

@@ -4,8 +4,8 @@
 //! [`nemesis`] puts faults in force, heals, asks for the last time, and has the [`history`] judged by [`checker`]s. The
 //! server is a black box: nothing of it is linked here. What is asked goes through a [`client`], so that the [`target`] may
 //! be etcd. Generators, histories and checkers are pure, and shared with the simulation, as is what asks and records
-//! ([`asking`]) and what must have happened ([`coverage`]). [`tamper`] shows that the checkers see, [`selftest`] that
-//! planted bugs are found.
+//! ([`asking`]), what must have happened ([`coverage`]), and a client that has history compacted ([`compaction`]).
+//! [`tamper`] shows that the checkers see, [`selftest`] that planted bugs are found.
 //!
 //! A run leaves its files ([`store`]), among them its history for Jepsen's tools ([`edn`]) and a [`report`]; [`serve`]
 //! shows them, [`mod@check`] judges a history again. A [`matrix`] is many runs, each a line of the [`ledger`]. What a run
@@ -25,6 +25,7 @@ pub mod cleanup;
 pub mod client;
 pub mod cluster;
 pub mod command;
+pub mod compaction;
 pub mod coverage;
 pub mod edn;
 pub mod generator;

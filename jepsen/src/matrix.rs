@@ -232,6 +232,7 @@ mod tests {
             other(|one| one.rate = 100.0),
             other(|one| one.concurrency = 5),
             other(|one| one.time_limit = 10),
+            other(|one| one.at_once = 2),
             other(|one| one.expect.clear()),
             Line { failed: Some("worker 1: panicked".into()), ..of("abc", Some(conditions())) },
         ];

@@ -2,9 +2,9 @@
 //!
 //! Choosing is pure (`choice.rs`, `grudge.rs`): a seed, where the default partition is and who leads give the fault. Doing
 //! it is thin (`force.rs`). The kinds asked for come in turns, each once in a random order before any comes again, so that
-//! a run of some length has had them all. What happened is told as [`Seen`], for the history: a fault is
-//! [`FaultPhase::InForce`] only when a probe has seen it at work, and one that could not be put in force is said to
-//! be so, with the reason.
+//! a run of some length has had them all; one that comes beside another is the next that goes with it (`beside.rs`). What
+//! happened is told as [`Seen`], for the history: a fault is [`FaultPhase::InForce`] only when a probe has seen it at work,
+//! and one that could not be put in force is said to be so, with the reason.
 //!
 //! Invariants:
 //!
@@ -15,8 +15,10 @@
 //!   each start of nodes, that came to nothing, whatever came of the next one.
 //! * Each fault is chosen by dice of its own: what was known when the ones before it were chosen changes nothing.
 //!
-//! Left out: when faults come and go, which is the run's choice.
+//! Left out: when faults come and go, and how many there are at a time, which is the run's choice; healing one and not the
+//! others.
 
+mod beside;
 mod choice;
 mod fault;
 mod force;
@@ -60,6 +62,8 @@ pub struct Nemesis {
     not_healed: Vec<String>,
     /// How many faults in force have had another node lead.
     unseated: u64,
+    /// Whether the one in force, which is alone, is among these.
+    last_unseats: bool,
 }
 
 impl Nemesis {
@@ -67,7 +71,7 @@ impl Nemesis {
     pub fn new(kinds: &[FaultKind], seed: u64) -> Nemesis {
         let dice = Dice::new(seed ^ STREAM);
         let (turn, active, findings, not_healed) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Nemesis { kinds: kinds.to_vec(), turn, dice, active, findings, not_healed, unseated: 0 }
+        Nemesis { kinds: kinds.to_vec(), turn, dice, active, findings, not_healed, unseated: 0, last_unseats: false }
     }
 
     /// The names of the kinds of faults asked for.
@@ -80,7 +84,8 @@ impl Nemesis {
         self.kinds.iter().map(|kind| AskedFor { name: kind.to_string(), noted_as: noted_as(*kind) }).collect()
     }
 
-    /// How many faults in force so far have had another node lead the default partition.
+    /// How many faults in force so far have had another node lead the default partition. Only those that were alone: with
+    /// another one beside it there may be no majority to elect anybody.
     pub fn unseated(&self) -> u64 {
         self.unseated
     }
@@ -100,39 +105,54 @@ impl Nemesis {
         self.active.iter().map(|(_, fault)| fault)
     }
 
-    /// Puts the next fault in force, beside those that are, and probes it. No kind is in force twice.
+    /// Puts the next fault in force, and probes it. Beside others it is the next that goes with them; nothing, when none
+    /// does. No kind is in force twice.
     pub async fn inject(&mut self, cluster: &mut Cluster, placement: &Placement) -> Vec<Seen> {
         let (order, mut dice) = (self.dice.split(), self.dice.split());
+        if !self.active.is_empty() {
+            let Some((kind, fault)) = self.next_beside(order, &dice, cluster, placement) else { return Vec::new() };
+            self.unseated -= u64::from(std::mem::take(&mut self.last_unseats));
+            return self.put_in_force(kind, &fault, cluster, placement).await;
+        }
         let Some(kind) = self.next_kind(order) else { return Vec::new() };
-        let seen = |phase, detail: String| (kind.to_string(), phase, detail);
+        let unsupported = |why: String| vec![(kind.to_string(), FaultPhase::Unsupported, why)];
         let fault = match kind.choose(&mut dice, placement) {
             Ok(fault) => fault,
-            Err(why) => return vec![seen(FaultPhase::Unsupported, why)],
+            Err(why) => return unsupported(why),
         };
         if let Some(why) = why_not(kind, cluster) {
-            return vec![seen(FaultPhase::Unsupported, why.to_owned())];
+            return unsupported(why.to_owned());
         }
         // A disk that has failed may have ended a node after it was healed.
-        if self.active.is_empty()
-            && let Err(error) = cluster.restart().await
-        {
+        if let Err(error) = cluster.restart().await {
             let why = format!("before {kind}: {error:#}");
             self.not_healed.push(why.clone());
             return vec![still_there(&why)];
         }
-        let seen = |phase, detail: String| (name(kind, &fault), phase, detail);
+        self.put_in_force(kind, &fault, cluster, placement).await
+    }
+
+    async fn put_in_force(
+        &mut self,
+        kind: FaultKind,
+        fault: &Fault,
+        cluster: &mut Cluster,
+        placement: &Placement,
+    ) -> Vec<Seen> {
+        let seen = |phase, detail: String| (name(kind, fault), phase, detail);
         self.active.push((kind, fault.clone()));
-        let done = match force::inject(cluster, &fault).await {
+        let done = match force::inject(cluster, fault).await {
             Ok(done) => done,
             Err(error) => {
                 self.note_not_serving(kind, &error);
                 return vec![seen(FaultPhase::Unsupported, format!("{fault}: {error:#}"))];
             }
         };
-        let injected = seen(FaultPhase::Injected, told(&fault, &done.said));
-        match force::probe(cluster, &fault, &done, self.cuts()).await {
+        let injected = seen(FaultPhase::Injected, told(fault, &done.said));
+        match force::probe(cluster, fault, &done, self.cuts()).await {
             Ok(Found { seen: found, findings }) => {
-                self.unseated += u64::from(unseats::unseats(&fault, placement));
+                self.last_unseats = self.active.len() == 1 && unseats::unseats(fault, placement);
+                self.unseated += u64::from(self.last_unseats);
                 self.findings.extend(findings.into_iter().map(|finding| format!("{kind}: {finding}")));
                 vec![injected, seen(FaultPhase::InForce, format!("{fault}: {found}"))]
             }
@@ -153,6 +173,7 @@ impl Nemesis {
     /// Heals all faults, waits until every node is ready, and looks whether each fault is gone. What is not, or not known
     /// to be, stays noted, and is said to be still there.
     pub async fn heal(&mut self, cluster: &mut Cluster) -> Vec<Seen> {
+        self.last_unseats = false;
         let failed = force::heal(cluster).await.err().map(|error| format!("{error:#}"));
         self.not_healed.extend(failed.clone());
         let (mut seen, mut left) = (Vec::new(), Vec::new());
@@ -197,15 +218,34 @@ impl Nemesis {
         seen
     }
 
-    /// The next kind that is not in force. `order`: of the next turn, if one begins.
-    fn next_kind(&mut self, mut order: Dice) -> Option<FaultKind> {
+    /// The next kind. `order`: of the next turn, if one begins.
+    fn next_kind(&mut self, order: Dice) -> Option<FaultKind> {
+        self.begin_turn(order);
+        self.turn.pop()
+    }
+
+    /// The next kind of this turn that goes beside those in force, and whom it hits. What this cluster cannot have is
+    /// said when it is its turn to be alone.
+    fn next_beside(
+        &mut self,
+        order: Dice,
+        dice: &Dice,
+        cluster: &Cluster,
+        placement: &Placement,
+    ) -> Option<(FaultKind, Fault)> {
+        self.begin_turn(order);
+        let able: Vec<FaultKind> = self.turn.iter().copied().filter(|kind| why_not(*kind, cluster).is_none()).collect();
+        let (kind, fault) = beside::choose(&able, &self.active, dice, placement)?;
+        let place = self.turn.iter().rposition(|left| *left == kind).expect("it was chosen from these");
+        self.turn.remove(place);
+        Some((kind, fault))
+    }
+
+    fn begin_turn(&mut self, mut order: Dice) {
         if self.turn.is_empty() {
             self.turn = self.kinds.clone();
             order.shuffle(&mut self.turn);
         }
-        let free = |kind: &FaultKind| self.active.iter().all(|(active, _)| active != kind);
-        let place = self.turn.iter().rposition(free)?;
-        Some(self.turn.remove(place))
     }
 
     /// All that is to be dropped now.

@@ -7,6 +7,7 @@
 //! port. A client of etcd is always bound. Where the workload has watchers ([`Workload::WATCH`]), there is one at each node,
 //! bound, from the beginning of the load to its end. Beside them the nemesis is at work, and an observer asks all nodes
 //! how they are: what they say is counted for the coverage gates, and their alarms are collected (`run/alarms.rs`).
+//! A run that is for compactions has a client that compacts ([`Compaction`]).
 //!
 //! Invariants:
 //!
@@ -33,6 +34,7 @@ use crate::checker::{Valid, Verdict};
 use crate::client::{Client, EtcdClient};
 use crate::cluster::status::Statuses;
 use crate::cluster::{Cluster, NotServing, Struck};
+use crate::compaction::Compaction;
 use crate::coverage::{self, Expected, Floor, Gate, LAST_PROCESS, Observed};
 use crate::generator::Dice;
 use crate::history::{Event, Operation, Process, What, pair};
@@ -46,6 +48,9 @@ use recovery::{RECOVERY_MAX, RETRY_PAUSE, Themselves};
 /// How often nodes are asked how they are.
 const OBSERVED_EVERY: Duration = Duration::from_millis(250);
 
+/// How long who compacts pauses at most, in milliseconds.
+const COMPACTION_PAUSE_MAX_MS: u64 = 200;
+
 /// What is done, and for how long.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -58,6 +63,8 @@ pub struct Plan {
     /// How long a fault is in force, and how long there is none, on average.
     pub fault_lasts: Duration,
     pub fault_pause: Duration,
+    /// How many faults there are at a time at most; at least 1.
+    pub at_once: usize,
     /// What must be seen to happen, whatever the faults: otherwise the run is `unknown`.
     pub expected: Vec<Expected>,
 }
@@ -99,7 +106,9 @@ pub async fn run<W: Workload + Default>(
     let noted: Arc<Mutex<Noted>> = Arc::default();
     let observer = task::spawn(observe(cluster.statuses(), noted.clone()));
     let workers = load(&asking, cluster, plan, until, &mut dice);
+    let compaction = compacting(cluster, plan, &mut dice);
     trouble(cluster, nemesis, plan, &asking, until, dice.split()).await;
+    compaction.iter().for_each(Compaction::stop);
     let mut failures = all_ended(workers).await;
     let recovered_by = clock::now() + RECOVERY_MAX;
     record_faults(&asking, nemesis.final_heal(cluster).await);
@@ -114,6 +123,7 @@ pub async fn run<W: Workload + Default>(
     let gates = gates::<W>(&history, &operations, nemesis, (plan.expected.as_slice(), &observed));
     let mut verdicts = vec![recovery];
     failures.extend(judge::<W>(&operations, &mut verdicts).err());
+    verdicts.extend(compaction.iter().map(Compaction::verdict));
     verdicts.push(coverage::verdict(&gates));
     // A node that ended by itself is a finding, and so is one that took a fault otherwise than it must.
     verdicts.push(coverage::nothing_found("crashes", cluster.ended()));
@@ -153,6 +163,12 @@ fn load<W: Workload>(
         }));
     }
     workers
+}
+
+/// Has history compacted beside the load, if that must be seen to happen.
+fn compacting(cluster: &Cluster, plan: &Plan, dice: &mut Dice) -> Option<Compaction> {
+    let wanted = plan.expected.contains(&Expected::Compaction);
+    wanted.then(|| Compaction::start(COMPACTION_PAUSE_MAX_MS, &cluster.endpoints(), dice.split()))
 }
 
 /// Whether a worker asks its node and no other: every second one, and of each node every second one that comes by it.
@@ -287,7 +303,7 @@ fn record_faults<W: Workload>(asking: &Asking<W>, faults: Vec<Seen>) {
     }
 }
 
-/// Puts one fault after another in force until it is time to end.
+/// Puts one fault after another in force until it is time to end; now and then one more beside it, after half as long.
 async fn trouble<W: Workload>(
     cluster: &mut Cluster,
     nemesis: &mut Nemesis,
@@ -296,6 +312,7 @@ async fn trouble<W: Workload>(
     until: clock::Instant,
     mut dice: Dice,
 ) {
+    let mut count = dice.split();
     let mut about = |mean: Duration| mean.mul_f64(0.5 + dice.below(1000) as f64 / 1000.0);
     loop {
         clock::sleep_until(until.min(clock::now() + about(plan.fault_pause))).await;
@@ -303,9 +320,14 @@ async fn trouble<W: Workload>(
             clock::sleep_until(until).await;
             return;
         }
-        let placement = cluster.placement().await;
-        record_faults(asking, nemesis.inject(cluster, &placement).await);
-        clock::sleep_until(until.min(clock::now() + about(plan.fault_lasts))).await;
+        for more in (0..=count.below(plan.at_once as u64)).rev() {
+            if clock::now() < until {
+                let placement = cluster.placement().await;
+                record_faults(asking, nemesis.inject(cluster, &placement).await);
+            }
+            let lasts = about(plan.fault_lasts) / if more > 0 { 2 } else { 1 };
+            clock::sleep_until(until.min(clock::now() + lasts)).await;
+        }
         record_faults(asking, nemesis.heal(cluster).await);
     }
 }

@@ -65,7 +65,7 @@ impl Target {
     pub fn hides(self, what: Expected) -> Option<&'static str> {
         match (self, what) {
             (Target::Trefoil, _) | (Target::Etcd, Expected::LeaderChange) => None,
-            (Target::Etcd, Expected::Snapshot) => Some(NOT_COUNTED),
+            (Target::Etcd, Expected::Snapshot | Expected::Compaction) => Some(NOT_COUNTED),
         }
     }
 }

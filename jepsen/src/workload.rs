@@ -38,7 +38,7 @@ pub enum Name {
     CasRegister,
     /// Transactions that read lists and append to them
     Append,
-    /// Elements added to one set
+    /// Elements added to sets
     Set,
     /// A counter incremented by compare-and-swap
     Counter,

@@ -12,9 +12,13 @@ use std::process::{Command, Output};
 
 use trefoil_jepsen::backend;
 
-/// A workload, its faults, and how many seconds of load it takes to have them all.
-const RUNS: [(&str, &str, u32); 3] =
-    [("register", "kill,partition", 20), ("append", "power-loss", 15), ("set", "pause", 15)];
+/// A workload, what it runs under, and how many seconds of load it takes to have all of that.
+type Case = (&'static str, &'static str, u32);
+const RUNS: [Case; 3] = [
+    ("register", "--faults kill,partition --at-once 2 --expect compaction", 25),
+    ("append", "--faults power-loss", 15),
+    ("set", "--faults pause", 15),
+];
 const VALID: i32 = 0;
 const UNKNOWN: i32 = 2;
 /// On how many seeds too little may happen in a row.
@@ -33,9 +37,10 @@ fn place() -> &'static str {
     }
 }
 
-fn test(place: &str, (workload, faults, seconds): (&str, &str, u32), seed: u64, out: &Path) -> Output {
+fn test(place: &str, (workload, under, seconds): Case, seed: u64, out: &Path) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_jepsen"));
-    command.args(["test", "--nodes", "5", "--workload", workload, "--faults", faults, "--backend", place]);
+    command.args(["test", "--nodes", "5", "--workload", workload, "--backend", place]);
+    command.args(under.split(' '));
     command.args(["--time-limit", &seconds.to_string(), "--seed", &seed.to_string()]);
     command.arg("--kvd").arg(kvd::path()).arg("--out").arg(out);
     command.output().expect("the harness starts")

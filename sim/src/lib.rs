@@ -8,8 +8,8 @@
 //! The modules, in the order to read them: [`parameters`] makes a run of a seed; [`network`], [`disk`] and [`machine`]
 //! are the world, and [`system`] is what libraries see that do not ask it; [`cluster`] has nodes in it; [`faults`] plans
 //! and [`nemesis`] acts; [`clients`] ask and [`liveness`] asks last, some by [`direct`]; [`invariants`], the chaos
-//! harness's checkers and the [`watcher`]s, which are [`session`], [`folders`] and [`compaction`], judge; [`trace`] tells two
-//! runs apart, and [`probes`] what rare states they reach. [`profiles`] are runs in which a planted bug comes to light.
+//! harness's checkers, the [`watcher`]s, which are [`session`] and [`folders`], and [`Compaction`] judge; [`trace`] tells
+//! two runs apart, and [`probes`] what rare states they reach. [`profiles`] are runs in which a planted bug comes to light.
 //! [`shrink`] makes red runs smaller, and [`ledger`] keeps what many came to.
 //!
 //! Invariants:
@@ -21,7 +21,6 @@
 
 pub mod clients;
 pub mod cluster;
-pub mod compaction;
 pub mod direct;
 pub mod disk;
 pub mod faults;
@@ -49,6 +48,7 @@ use futures::future;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use trefoil_jepsen::checker::{Valid, Verdict, worst};
+use trefoil_jepsen::compaction::Compaction;
 use trefoil_jepsen::coverage::{self, Floor, Gate};
 use trefoil_jepsen::history::{Outcome, What, pair};
 use trefoil_jepsen::outcome::Access;
@@ -58,7 +58,6 @@ use trefoil_world::task;
 
 use crate::clients::{Asking, Book, Load};
 use crate::cluster::Cluster;
-use crate::compaction::Compaction;
 use crate::folders::Folders;
 use crate::invariants::Invariants;
 use crate::liveness::{CONVERGED_IN, Converged};
@@ -210,7 +209,7 @@ impl<W: Workload + Default> Run<W> {
         });
         *compaction = parameters.compaction.as_ref().map(|how| {
             let dice = dice(parameters.seed, Part::Compaction).split();
-            cluster.clients.run(async { Compaction::start(how, &endpoints, dice) })
+            cluster.clients.run(async { Compaction::start(how.pause_ms, &endpoints, dice) })
         });
         let mut choices = dice(parameters.seed, Part::Load);
         let begun = async {

@@ -1,7 +1,8 @@
 //! A watcher: a load beside the workload's, which knows what it must see and is judged by that alone.
 //!
 //! Its tasks share what they have seen, and whether they were told to stop. What they ask, and what they take for a
-//! violation, is theirs: `session.rs`, `folders.rs` and `compaction.rs` are watchers.
+//! violation, is theirs: `session.rs` and `folders.rs` are watchers. The client that compacts, which the harness has too, has
+//! a frame of its own (`jepsen/src/compaction.rs`).
 //!
 //! Invariants:
 //!

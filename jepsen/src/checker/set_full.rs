@@ -1,4 +1,4 @@
-//! Set: elements are added and the whole set is read. Linearizability, element by element.
+//! Sets: elements are added and a whole set is read. Linearizability of each set, element by element.
 //!
 //! An element is *known* when its add was acknowledged, or when the first read that has it ended. A read that cannot have
 //! happened before that must have it: one that began later, or that has an element whose add began later. When later
@@ -6,8 +6,9 @@
 //! that nobody added, or whose add failed, or that was read before it was added (*unexpected*); one that stands in the
 //! set twice (*duplicated*); and two reads each of which has what the other lacks (*incomparable*).
 //!
-//! Model: a linearizable set that only grows. When an acknowledged element was never read and no read began after its
-//! acknowledgement, the verdict is `unknown`: a run ends with a read. So it is when no element was read at all.
+//! Model: linearizable sets that only grow, each a thing of its own. When an acknowledged element was never read and no
+//! read began after its acknowledgement, the verdict is `unknown`: a run ends with a read of each set. So it is when no
+//! element of any set was read at all.
 //!
 //! Invariants:
 //!
@@ -23,7 +24,7 @@ use std::fmt;
 use super::Verdict;
 use super::evidence::{Findings, named};
 use crate::history::{Nanos, Operation, Outcome};
-use crate::workload::set::{Call, Reply};
+use crate::workload::set::{Call, Reply, SetId};
 
 const CHECKER: &str = "set-full (linearizability)";
 
@@ -81,26 +82,38 @@ impl fmt::Display for Wrong {
 
 /// Judges a history of adds and reads, in the order of their invocations.
 pub fn check(operations: &[Operation<Call, Reply>]) -> Verdict {
-    match Seen::of(operations) {
-        Ok(seen) => judge(&seen),
+    match sets(operations) {
+        Ok(sets) => judge(&sets),
         Err(why) => Verdict::unknown(CHECKER, why),
     }
 }
 
-/// What became of each element.
+/// The history of each set.
+fn sets(operations: &[Called]) -> Result<BTreeMap<SetId, Seen<'_>>, String> {
+    let mut own: BTreeMap<SetId, Vec<&Called>> = BTreeMap::new();
+    for operation in operations {
+        own.entry(operation.call.set()).or_default().push(operation);
+    }
+    own.into_iter().map(|(set, operations)| Seen::of(operations).map(|seen| (set, seen))).collect()
+}
+
+/// What became of each element of each set.
 ///
 /// # Errors
 /// Why the history is none of this workload.
-pub fn states(operations: &[Operation<Call, Reply>]) -> Result<BTreeMap<u64, State>, String> {
-    let seen = Seen::of(operations)?;
-    Ok(seen.elements.iter().map(|(number, element)| (*number, element.state())).collect())
+pub fn states(operations: &[Operation<Call, Reply>]) -> Result<BTreeMap<(SetId, u64), State>, String> {
+    let sets = sets(operations)?;
+    let of_set = |(set, seen): (&SetId, &Seen<'_>)| -> Vec<((SetId, u64), State)> {
+        seen.elements.iter().map(|(number, element)| ((*set, *number), element.state())).collect()
+    };
+    Ok(sets.iter().flat_map(of_set).collect())
 }
 
-fn judge(seen: &Seen<'_>) -> Verdict {
+fn judge(sets: &BTreeMap<SetId, Seen<'_>>) -> Verdict {
     let mut findings = Findings::new();
     let mut stable = 0;
     let mut never_read = Vec::new();
-    for (number, element) in &seen.elements {
+    for (number, element) in sets.values().flat_map(|seen| &seen.elements) {
         let state = element.state();
         match state {
             State::Unexpected | State::Duplicated | State::Lost | State::Stale => {
@@ -111,7 +124,7 @@ fn judge(seen: &Seen<'_>) -> Verdict {
             State::Stable => stable += 1,
         }
     }
-    seen.incomparable(&mut findings);
+    sets.values().for_each(|seen| seen.incomparable(&mut findings));
     match (findings.is_empty(), never_read.first(), stable) {
         (false, _, _) => Verdict::invalid(CHECKER, findings.lines()),
         (true, Some(first), _) => {
@@ -209,7 +222,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// A history, element by element.
+/// The history of a set, element by element.
 #[derive(Default)]
 struct Seen<'a> {
     elements: BTreeMap<u64, Element<'a>>,
@@ -217,7 +230,8 @@ struct Seen<'a> {
 }
 
 impl<'a> Seen<'a> {
-    fn of(operations: &'a [Called]) -> Result<Seen<'a>, String> {
+    /// From the calls of one set, in the order of their invocations.
+    fn of(operations: Vec<&'a Called>) -> Result<Seen<'a>, String> {
         let mut seen = Seen::default();
         for operation in operations {
             seen.take(operation)?;
@@ -229,15 +243,15 @@ impl<'a> Seen<'a> {
 
     fn take(&mut self, operation: &'a Called) -> Result<(), String> {
         match (&operation.call, &operation.outcome) {
-            (Call::Add { element }, Outcome::Ok(Reply::Add) | Outcome::Fail(_) | Outcome::Info(_)) => {
+            (Call::Add { element, .. }, Outcome::Ok(Reply::Add) | Outcome::Fail(_) | Outcome::Info(_)) => {
                 self.take_add(*element, operation)
             }
-            (Call::Read, Outcome::Ok(Reply::Read { elements })) => {
+            (Call::Read { .. }, Outcome::Ok(Reply::Read { elements })) => {
                 self.take_read(elements, operation);
                 Ok(())
             }
-            (Call::Read, Outcome::Fail(_) | Outcome::Info(_)) => Ok(()),
-            (Call::Add { .. }, Outcome::Ok(Reply::Read { .. })) | (Call::Read, Outcome::Ok(Reply::Add)) => {
+            (Call::Read { .. }, Outcome::Fail(_) | Outcome::Info(_)) => Ok(()),
+            (Call::Add { .. }, Outcome::Ok(Reply::Read { .. })) | (Call::Read { .. }, Outcome::Ok(Reply::Add)) => {
                 Err(format!("{} has a reply that does not fit", named(operation)))
             }
         }

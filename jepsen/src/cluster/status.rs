@@ -4,12 +4,13 @@
 //! whoever looks whether the cluster has recovered all ask here. What a member of etcd says is put in the words of a
 //! node of Trefoil. What statuses mean is told by functions without a cluster.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::future::join_all;
-use trefoil_client::{NodeStatus, PartitionId, ReplicaStatus};
+use trefoil_client::{NodeId, NodeStatus, PartitionId, ReplicaStatus};
 
+use crate::backend::Line;
 use crate::client::{Client, EtcdClient};
 use crate::target::Target;
 
@@ -143,12 +144,26 @@ pub fn replica(status: &NodeStatus) -> Option<&ReplicaStatus> {
     status.replicas.iter().find(|replica| replica.partition == PartitionId::DEFAULT)
 }
 
+/// Whether a node says that it is connected to another one, for each two places of which both answer and the former has met
+/// the latter.
+pub fn connections(statuses: &[Option<NodeStatus>]) -> BTreeMap<Line, bool> {
+    let is = |status: &Option<NodeStatus>, node: NodeId| status.as_ref().is_some_and(|status| status.node == node);
+    let mut connections = BTreeMap::new();
+    for (from, status) in statuses.iter().enumerate() {
+        for peer in status.iter().flat_map(|status| &status.peers) {
+            let to = statuses.iter().position(|status| is(status, peer.node));
+            connections.extend(to.map(|to| (Line { from, to }, peer.connected)));
+        }
+    }
+    connections
+}
+
 /// For tests: what a node says, with a replica of the default partition for which these hold.
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::client::untold;
-    use trefoil_client::{NodeId, ReplicaId, Revision};
+    use trefoil_client::{PeerStatus, ReplicaId, Revision};
 
     /// Node and replica have the number `id`; `leads`: the replica that leads, and its term.
     pub(crate) fn status(id: u64, (leads, term): (u64, u64)) -> NodeStatus {
@@ -188,6 +203,22 @@ pub(crate) mod tests {
         for (what, statuses, expected) in cases {
             assert_eq!(leader(&statuses), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn who_is_connected_to_whom_is_told_of_those_who_answer() {
+        let says = |id, peers: &[(u64, bool)]| {
+            let peer = |(node, connected): &(u64, bool)| PeerStatus {
+                node: NodeId(*node),
+                connected: *connected,
+                synced_position: 0,
+            };
+            Some(NodeStatus { peers: peers.iter().map(peer).collect(), ..status(id, (1, 4)) })
+        };
+        let statuses = [says(10, &[(20, true), (30, true), (40, true)]), says(20, &[(10, false)]), None, says(40, &[])];
+        let expected = [((0, 1), true), ((0, 3), true), ((1, 0), false)];
+        let expected = expected.map(|((from, to), connected)| (Line { from, to }, connected));
+        assert_eq!(connections(&statuses), BTreeMap::from(expected));
     }
 
     /// What, what each node says, who was known to hold the partition, who is now.

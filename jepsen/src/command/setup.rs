@@ -34,6 +34,9 @@ pub(super) struct Setup {
     pub(super) nodes: usize,
     #[arg(long, value_enum, default_value_t = Where::Namespaces)]
     pub(super) backend: Where,
+    /// How many faults there may be at a time, 1 or 2 [default: 1; of test-all 2 with even seeds]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=2))]
+    pub(super) at_once: Option<usize>,
     /// What must be seen to happen, separated by commas: otherwise the run is unknown
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(super) expect: Vec<Expected>,
@@ -96,6 +99,17 @@ impl Setup {
         Setup { backend: if with_proxies { Where::Loopback } else { self.backend }, ..self.clone() }
     }
 
+    /// How many faults there are at a time, at most.
+    pub(super) fn at_once(&self) -> usize {
+        self.at_once.unwrap_or(1)
+    }
+
+    /// The same with two faults at a time for every second seed, unless something else was asked for.
+    pub(super) fn with_seed(self, seed: u64) -> Setup {
+        let by_turns = if seed.is_multiple_of(2) { 2 } else { 1 };
+        Setup { at_once: self.at_once.or(Some(by_turns)), ..self }
+    }
+
     /// What the ledger keeps of it.
     pub(super) fn conditions(&self, server_sha256: &str) -> ledger::Conditions {
         ledger::Conditions {
@@ -106,6 +120,7 @@ impl Setup {
             rate: self.rate,
             concurrency: self.concurrency,
             time_limit: self.time_limit,
+            at_once: self.at_once(),
             expect: self.expect.clone(),
         }
     }

@@ -163,6 +163,7 @@ fn plan(setup: &Setup, faults: &[FaultKind], seed: u64) -> Plan {
         call_timeout: Duration::from_secs(2),
         fault_lasts: Duration::from_secs(4),
         fault_pause: Duration::from_secs(2),
+        at_once: setup.at_once(),
         expected: nemesis::expected(faults, &setup.expect),
     }
 }
@@ -175,6 +176,7 @@ fn facts(setup: &Setup, faults: &[FaultKind], commit: Option<&str>) -> Vec<(Stri
         ("target", setup.target.to_string()),
         ("nodes", format!("{}, {}", setup.nodes, word(&setup.backend))),
         ("faults asked for", Profile { faults: faults.to_vec() }.to_string()),
+        ("faults at a time", setup.at_once().to_string()),
         ("load", load),
         ("server", server),
         ("commit", commit.unwrap_or("unknown").to_owned()),
@@ -198,6 +200,7 @@ fn again(setup: &Setup, workload: Name, faults: &[FaultKind], seed: u64) -> Vec<
         ("--out", setup.out.display().to_string()),
     ];
     flags.extend((!kinds.is_empty()).then(|| ("--faults", kinds.join(","))));
+    flags.extend(setup.at_once.map(|faults| ("--at-once", faults.to_string())));
     flags.extend((!expect.is_empty()).then(|| ("--expect", expect.join(","))));
     flags.extend(setup.kvd.as_ref().map(|kvd| ("--kvd", kvd.display().to_string())));
     flags.extend(setup.etcd.as_ref().map(|etcd| ("--etcd", etcd.display().to_string())));

@@ -132,7 +132,7 @@ impl TestAll {
         let load = Duration::from_secs(self.setup.time_limit);
         let mut progress = Progress::default();
         for cell in cells {
-            let setup = self.setup.able_to(&cell.profile.faults);
+            let setup = self.setup.able_to(&cell.profile.faults).with_seed(cell.seed);
             if let Some(line) = cell.done(known, &build.commit, &setup.conditions(&build.server_sha256)) {
                 progress.lines.push(line.clone());
             } else if until.is_some_and(|until| clock::now() + load > until) || progress.in_a_row == FAILURES_MAX {

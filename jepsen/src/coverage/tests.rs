@@ -1,9 +1,11 @@
+use trefoil_client::Revision;
+
 use super::*;
 use crate::cluster::status::tests::status;
 use crate::history::Nanos;
 use crate::workload::bank::{self, BANK, Transfers};
 use crate::workload::register::{self, Register, Registers};
-use crate::workload::set::{Call, Reply, Set};
+use crate::workload::set::{Call, Reply, Set, SetId};
 
 fn asked<C, R>(call: C, outcome: Outcome<R>) -> Operation<C, R> {
     let (invoked, completed) = (Nanos(0), Some(Nanos(1)));
@@ -15,7 +17,7 @@ fn fault(name: &str, phase: FaultPhase) -> Event<Call, Reply> {
 }
 
 fn invoke(process: Process) -> Event<Call, Reply> {
-    Event { time: Nanos(0), what: What::Invoke { process, call: Call::Read } }
+    Event { time: Nanos(0), what: What::Invoke { process, call: Call::Read { set: SetId(0) } } }
 }
 
 fn told(gates: &[Gate]) -> Vec<(&str, u64, u64)> {
@@ -25,10 +27,13 @@ fn told(gates: &[Gate]) -> Vec<(&str, u64, u64)> {
 #[test]
 fn calls_are_counted_by_kind_and_outcome() {
     let operations = [
-        asked(Call::Add { element: 1 }, Outcome::Ok(Reply::Add)),
-        asked(Call::Add { element: 2 }, Outcome::Info("timeout".into())),
-        asked(Call::Read, Outcome::Fail("refused".into())),
-        Operation { process: LAST_PROCESS, ..asked(Call::Read, Outcome::Ok(Reply::Read { elements: vec![1] })) },
+        asked(Call::Add { set: SetId(0), element: 1 }, Outcome::Ok(Reply::Add)),
+        asked(Call::Add { set: SetId(0), element: 2 }, Outcome::Info("timeout".into())),
+        asked(Call::Read { set: SetId(0) }, Outcome::Fail("refused".into())),
+        Operation {
+            process: LAST_PROCESS,
+            ..asked(Call::Read { set: SetId(0) }, Outcome::Ok(Reply::Read { elements: vec![1] }))
+        },
     ];
     let counts = counted::<Set>(&operations);
     assert_eq!(counts, BTreeMap::from([("add".to_owned(), [1, 0, 1]), ("read".to_owned(), [0, 1, 0])]));
@@ -192,6 +197,22 @@ fn installed_snapshots_of_the_default_partition_count() {
     // It counts anew since its second start.
     observed.see(&NodeStatus { start_count: 2, ..with_snapshots(2, default, (1, 1)) });
     assert_eq!((observed.snapshots_built(), observed.times(Expected::Snapshot)), (5, 4));
+}
+
+#[test]
+fn revisions_up_to_which_the_default_partition_is_compacted_count() {
+    let (default, other) = (PartitionId::DEFAULT, PartitionId { index: 7, ..PartitionId::DEFAULT });
+    let mut observed = Observed::default();
+    // Who is behind, or starts anew, says again what others have said.
+    for (partition, revision) in [(default, 0), (default, 12), (other, 13), (default, 12), (default, 40), (default, 0)]
+    {
+        let mut status = status(1, (9, 3));
+        for replica in &mut status.replicas {
+            (replica.partition, replica.compacted_revision) = (partition, Revision(revision));
+        }
+        observed.see(&status);
+    }
+    assert_eq!(observed.times(Expected::Compaction), 2);
 }
 
 #[test]

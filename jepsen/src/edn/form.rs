@@ -112,18 +112,24 @@ fn micro_operation(step: &append::Step, read: Option<&[u64]>) -> Value {
 impl Form for set::Call {
     type Reply = set::Reply;
 
+    fn part(&self) -> Option<u64> {
+        Some(self.set().0)
+    }
+
     fn asked(&self) -> Asked {
         match self {
-            set::Call::Add { element } => Asked { f: "add", value: Value::from(*element) },
-            set::Call::Read => Asked { f: "read", value: Value::Nil },
+            set::Call::Add { element, .. } => Asked { f: "add", value: Value::from(*element) },
+            set::Call::Read { .. } => Asked { f: "read", value: Value::Nil },
         }
     }
 
     fn answered(&self, reply: &set::Reply) -> Answer {
         match (self, reply) {
-            (set::Call::Add { element }, set::Reply::Add) => Answer::Ok(Value::from(*element)),
-            (set::Call::Read, set::Reply::Read { elements }) => Answer::Ok(Value::numbers(elements)),
-            (set::Call::Add { .. }, set::Reply::Read { .. }) | (set::Call::Read, set::Reply::Add) => Answer::Unfit,
+            (set::Call::Add { element, .. }, set::Reply::Add) => Answer::Ok(Value::from(*element)),
+            (set::Call::Read { .. }, set::Reply::Read { elements }) => Answer::Ok(Value::numbers(elements)),
+            (set::Call::Add { .. }, set::Reply::Read { .. }) | (set::Call::Read { .. }, set::Reply::Add) => {
+                Answer::Unfit
+            }
         }
     }
 }

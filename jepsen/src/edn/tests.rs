@@ -127,23 +127,25 @@ fn each_register_has_a_file_with_bare_values() {
 }
 
 #[test]
-fn sets_keep_what_stands_there_twice() {
-    use set::{Call, Reply};
-    let lines = lines(vec![
-        invoke(0, Call::Add { element: 7 }),
+fn each_set_has_a_file_and_keeps_what_stands_there_twice() {
+    use set::{Call, Reply, SetId};
+    let set = SetId(0);
+    let history = history(vec![
+        invoke(0, Call::Add { set, element: 7 }),
         ok(0, Reply::Add),
-        invoke(1, Call::Read),
+        invoke(1, Call::Read { set }),
         ok(1, Reply::Read { elements: vec![7, 7] }),
+        invoke(0, Call::Read { set: SetId(1) }),
+        ok(0, Reply::Read { elements: vec![] }),
     ]);
-    assert_eq!(
-        lines,
-        [
-            "{:index 0, :time 1, :type :invoke, :process 0, :f :add, :value 7}",
-            "{:index 1, :time 2, :type :ok, :process 0, :f :add, :value 7}",
-            "{:index 2, :time 3, :type :invoke, :process 1, :f :read, :value nil}",
-            "{:index 3, :time 4, :type :ok, :process 1, :f :read, :value [7 7]}",
-        ]
-    );
+    let first = "{:index 0, :time 1, :type :invoke, :process 0, :f :add, :value 7}\n\
+        {:index 1, :time 2, :type :ok, :process 0, :f :add, :value 7}\n\
+        {:index 2, :time 3, :type :invoke, :process 1, :f :read, :value nil}\n\
+        {:index 3, :time 4, :type :ok, :process 1, :f :read, :value [7 7]}\n";
+    let second = "{:index 0, :time 5, :type :invoke, :process 0, :f :read, :value nil, :event 4}\n\
+        {:index 1, :time 6, :type :ok, :process 0, :f :read, :value [], :event 5}\n";
+    let files = [("independent/history-k0.edn", first), ("independent/history-k1.edn", second)];
+    assert_eq!(written(&history), files.map(|(name, text)| (name.to_owned(), text.to_owned())));
 }
 
 #[test]

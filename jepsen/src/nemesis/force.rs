@@ -20,7 +20,7 @@ use anyhow::{Context, ensure};
 use trefoil_world::clock;
 
 use super::fault::Fault;
-use crate::backend::{Cut, Links, Traffic, node_name};
+use crate::backend::{Cut, Line, Links, Traffic, node_name};
 use crate::cluster::Cluster;
 use crate::generator::Dice;
 
@@ -33,13 +33,15 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) struct Done {
     /// In words, where that is more than the fault says.
     pub(super) said: String,
+    /// Of a cut between proxies: who, before it, said to be connected to whom.
+    connected: BTreeSet<Line>,
     /// Of a snapshot under fire.
     transfer: Option<snapshot::Transfer>,
 }
 
 impl From<String> for Done {
     fn from(said: String) -> Done {
-        Done { said, transfer: None }
+        Done { said, ..Done::default() }
     }
 }
 
@@ -62,10 +64,12 @@ impl From<String> for Found {
 /// # Errors
 /// It could not be done, or hits nobody; some of it may be in force.
 pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Result<Done> {
+    let mut done = Done::default();
     let hit = match fault {
         Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => cluster.kill(nodes).await?,
         Fault::Pause { nodes, .. } => cluster.pause(nodes)?,
         Fault::Partition { .. } | Fault::PeerPortCut { .. } => {
+            done.connected = network::connected(cluster, fault).await?;
             let cuts = fault.cuts();
             let count = cuts.len();
             links(cluster)?.cut(cuts).await?;
@@ -84,11 +88,11 @@ pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Resu
         }
         Fault::SnapshotUnderFire { victim, seed } => {
             let transfer = snapshot::inject(cluster, *victim, Dice::new(*seed)).await?;
-            return Ok(Done { said: transfer.to_string(), transfer: Some(transfer) });
+            return Ok(Done { said: transfer.to_string(), transfer: Some(transfer), ..Done::default() });
         }
     };
     ensure!(hit > 0, "no process was there to be hit");
-    Ok(Done::default())
+    Ok(done)
 }
 
 /// Whether it is at work. `done`: what its injection has done. `cuts`: those of all faults in force.
@@ -114,8 +118,8 @@ pub(super) async fn probe(
             ensure!(within(SIGNAL_MAX, stopped).await, "a thread runs {SIGNAL_MAX:?} after SIGSTOP");
             Ok("all their threads are stopped".to_owned().into())
         }
-        Fault::Partition { .. } => Ok(network::probe_cuts(cluster, fault, Traffic::All, &cuts).await?.into()),
-        Fault::PeerPortCut { .. } => Ok(network::probe_peer_port_cut(cluster, fault, &cuts).await?.into()),
+        Fault::Partition { .. } => Ok(network::probe_partition(cluster, fault, done, &cuts).await?.into()),
+        Fault::PeerPortCut { .. } => Ok(network::probe_peer_port_cut(cluster, fault, done, &cuts).await?.into()),
         Fault::Weather { weather, nodes, .. } => lines::probe_weather(cluster, *weather, nodes).await,
         Fault::Broken { how, .. } => lines::probe_broken(cluster, *how).await,
         Fault::SyncError { nodes, .. } => disk::probe_sync_error(cluster, nodes).await,

@@ -63,14 +63,40 @@ async fn faults_of_processes_hit_whom_they_name_and_are_healed() {
 async fn two_faults_are_in_force_at_once_and_healed_at_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut cluster = cluster(folder.path()).await;
+    let mut nemesis = Nemesis::new(&[FaultKind::Pause, FaultKind::Kill], 1);
+    let mut pairs = 0;
+    for _ in 0..8 {
+        let first = nemesis.inject(&mut cluster, &led_by(None)).await;
+        assert_eq!(phases(&first), [FaultPhase::Injected, FaultPhase::InForce], "{first:?}");
+        let second = nemesis.inject(&mut cluster, &led_by(None)).await;
+        let in_force = nemesis.active().count();
+        pairs += in_force - 1;
+        if in_force == 2 {
+            assert_eq!(phases(&second), [FaultPhase::Injected, FaultPhase::InForce], "{second:?}");
+            let (gone, stopped) = state(&cluster);
+            assert!(!gone.is_empty() && !stopped.is_empty() && gone.is_disjoint(&stopped), "{first:?}, {second:?}");
+            assert!(nemesis.inject(&mut cluster, &led_by(None)).await.is_empty(), "no kind is in force twice");
+        }
+        let healed = nemesis.final_heal(&mut cluster).await;
+        assert_eq!(phases(&healed), vec![FaultPhase::Healed; in_force], "{healed:?}");
+        assert_eq!(state(&cluster), nobody());
+    }
+    assert!(pairs > 0, "some went beside each other");
+}
+
+#[tokio::test]
+async fn what_undoes_a_fault_does_not_come_beside_it_and_keeps_its_turn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut cluster = cluster(folder.path()).await;
     let mut nemesis = Nemesis::new(&[FaultKind::Pause, FaultKind::KillAll], 1);
-    let mut seen = nemesis.inject(&mut cluster, &led_by(None)).await;
-    seen.extend(nemesis.inject(&mut cluster, &led_by(None)).await);
-    assert_eq!(nemesis.active().count(), 2, "{seen:?}");
-    assert!(nemesis.inject(&mut cluster, &led_by(None)).await.is_empty(), "no kind is in force twice");
-    let healed = nemesis.final_heal(&mut cluster).await;
-    assert_eq!(phases(&healed), [FaultPhase::Healed; 2], "{healed:?}");
-    assert_eq!(state(&cluster), nobody());
+    let mut names = BTreeSet::new();
+    for _ in 0..2 {
+        let seen = nemesis.inject(&mut cluster, &led_by(None)).await;
+        names.insert(seen[0].0.clone());
+        assert!(nemesis.inject(&mut cluster, &led_by(None)).await.is_empty(), "{seen:?}");
+        assert_eq!(phases(&nemesis.heal(&mut cluster).await), [FaultPhase::Healed]);
+    }
+    assert_eq!(names, BTreeSet::from_iter(nemesis.kinds()));
 }
 
 #[tokio::test]
@@ -221,6 +247,18 @@ async fn a_fault_in_force_that_has_another_node_lead_is_counted() {
         assert_eq!(nemesis.unseated(), expected, "{leader:?}");
     }
     assert!((1..9).contains(&expected), "some had another one lead, and some did not: {expected}");
+    // With another one beside it nobody may be left to elect anybody.
+    let mut nemesis = Nemesis::new(&[FaultKind::Kill, FaultKind::Pause], 7);
+    let placement = Placement { holders: (0..3).collect(), ..led_by(Some(2)) };
+    for _ in 0..12 {
+        let before = nemesis.unseated();
+        nemesis.inject(&mut cluster, &placement).await;
+        let alone = nemesis.active().any(|fault| unseats::unseats(fault, &placement));
+        nemesis.inject(&mut cluster, &placement).await;
+        let counts = alone && nemesis.active().count() == 1;
+        nemesis.heal(&mut cluster).await;
+        assert_eq!(nemesis.unseated(), before + u64::from(counts));
+    }
 }
 
 #[test]

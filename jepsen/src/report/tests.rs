@@ -52,20 +52,21 @@ fn run<C: Form>(history: &[Event<C, C::Reply>], verdicts: Vec<Verdict>) -> Run {
 
 /// A history in which all outcomes and all phases of a fault are.
 fn full() -> Vec<Event<set::Call, set::Reply>> {
-    use set::{Call, Reply};
+    use set::{Call, Reply, SetId};
+    let set = SetId(0);
     vec![
-        invoke(S, 0, Call::Add { element: 1 }),
+        invoke(S, 0, Call::Add { set, element: 1 }),
         ok(S + 2_000_000, 0, Reply::Add),
         fault(2 * S, FaultPhase::Injected, "n1"),
-        invoke(2 * S + 1, 1, Call::Read),
+        invoke(2 * S + 1, 1, Call::Read { set }),
         fault(5 * S / 2, FaultPhase::InForce, "n1: gone"),
         fail(3 * S, 1, "refused"),
-        invoke(3 * S, 2, Call::Add { element: 2 }),
+        invoke(3 * S, 2, Call::Add { set, element: 2 }),
         fault(4 * S, FaultPhase::Healed, "n1"),
         info(5 * S, 2, "timeout"),
         fault(6 * S, FaultPhase::Unsupported, "no router"),
         fault(7 * S, FaultPhase::Injected, "n2"),
-        invoke(10 * S, 0, Call::Read),
+        invoke(10 * S, 0, Call::Read { set }),
     ]
 }
 
@@ -307,10 +308,11 @@ fn what_only_looks_like_a_name_is_text() {
 
 #[test]
 fn a_long_timeline_shows_its_beginning() {
-    use set::{Call, Reply};
+    use set::{Call, Reply, SetId};
+    let set = SetId(0);
     let one = |number: u64| {
         let (time, process) = (number * 10, number % 3);
-        [invoke(time, process, Call::Add { element: number }), ok(time + 5, process, Reply::Add)]
+        [invoke(time, process, Call::Add { set, element: number }), ok(time + 5, process, Reply::Add)]
     };
     let history: Vec<Event<Call, Reply>> = (0..1000).flat_map(one).collect();
     let page = run(&history, Vec::new()).html();

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::checker::worst;
-use crate::workload::set::{Call, Reply, Set};
+use crate::workload::set::{Call, Reply, Set, SetId};
 
 #[test]
 fn nodes_that_never_served_are_a_finding() {
@@ -29,7 +29,7 @@ impl Workload for Panicking {
     const KINDS: &'static [&'static str] = Set::KINDS;
 
     fn next(&mut self, _: &mut Dice) -> Call {
-        Call::Read
+        Call::Read { set: SetId(0) }
     }
 
     fn observe(&mut self, _: &Call, _: &Reply) {}

@@ -1,4 +1,4 @@
-//! The set: it only grows, so what was added before a read began is in it.
+//! Sets: each only grows, so what was added to it before a read of it began is in it. No element is added to two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,13 +26,13 @@ impl<'a> Contradict<'a, Set> for Facts<'a> {
         let mut facts = Facts { operations, ..Facts::default() };
         for operation in operations {
             match (&operation.call, &operation.outcome) {
-                (Call::Add { element }, outcome) => {
+                (Call::Add { element, .. }, outcome) => {
                     facts.fresh = facts.fresh.max(element.saturating_add(1));
                     let end = operation.completed.filter(|_| matches!(outcome, Outcome::Ok(_)));
                     facts.added.extend(end.map(|end| (*element, end)));
                 }
-                (Call::Read, Outcome::Ok(Reply::Read { elements })) => facts.read.extend(elements),
-                (Call::Read, Outcome::Ok(Reply::Add) | Outcome::Fail(_) | Outcome::Info(_)) => {}
+                (Call::Read { .. }, Outcome::Ok(Reply::Read { elements })) => facts.read.extend(elements),
+                (Call::Read { .. }, Outcome::Ok(Reply::Add) | Outcome::Fail(_) | Outcome::Info(_)) => {}
             }
         }
         facts
@@ -41,13 +41,13 @@ impl<'a> Contradict<'a, Set> for Facts<'a> {
     fn change(&self, kind: Kind, place: usize, dice: &mut Dice) -> Option<Change<Reply>> {
         let operation = &self.operations[place];
         match (&operation.call, &operation.outcome) {
-            (Call::Add { element }, Outcome::Ok(_)) => (kind == Kind::Denied && self.read.contains(element))
+            (Call::Add { element, .. }, Outcome::Ok(_)) => (kind == Kind::Denied && self.read.contains(element))
                 .then(|| Change::denied(format!("it has failed, but {element} was read"))),
-            (Call::Read, Outcome::Ok(Reply::Read { elements })) => {
+            (Call::Read { .. }, Outcome::Ok(Reply::Read { elements })) => {
                 let (elements, why) = self.of_read(kind, operation, elements, dice)?;
                 Some(Change::reply(Reply::Read { elements }, why))
             }
-            (Call::Read | Call::Add { .. }, Outcome::Ok(_) | Outcome::Fail(_) | Outcome::Info(_)) => None,
+            (Call::Read { .. } | Call::Add { .. }, Outcome::Ok(_) | Outcome::Fail(_) | Outcome::Info(_)) => None,
         }
     }
 }
@@ -97,8 +97,8 @@ impl Facts<'_> {
     fn added_after(&self, time: Nanos, dice: &mut Dice) -> Option<u64> {
         let later = self.operations.partition_point(|operation| operation.invoked <= time);
         let added = self.operations[later..].iter().filter_map(|operation| match operation.call {
-            Call::Add { element } => Some(element),
-            Call::Read => None,
+            Call::Add { element, .. } => Some(element),
+            Call::Read { .. } => None,
         });
         any(dice, added.collect())
     }

@@ -7,7 +7,7 @@ use super::bank::{self, Account, BANK, Bank, Held, Transfers};
 use super::cas_register::{CasRegisters, without_revisions};
 use super::counter::{self, Counter};
 use super::register::{self, Register, Registers, Versioned};
-use super::set::{self, Set};
+use super::set::{self, Set, SetId};
 use crate::workload::Workload;
 
 /// A workload with its store.
@@ -98,17 +98,18 @@ impl Model for Lists {
 }
 
 impl Model for Set {
-    type Store = Vec<u64>;
+    type Store = BTreeMap<SetId, Vec<u64>>;
 
-    fn store() -> Vec<u64> {
-        Vec::new()
+    fn store() -> BTreeMap<SetId, Vec<u64>> {
+        BTreeMap::new()
     }
 
-    fn execute(store: &mut Vec<u64>, call: &set::Call) -> set::Reply {
+    fn execute(store: &mut BTreeMap<SetId, Vec<u64>>, call: &set::Call) -> set::Reply {
+        let elements = store.entry(call.set()).or_default();
         match call {
-            set::Call::Read => set::Reply::Read { elements: store.clone() },
-            set::Call::Add { element } => {
-                store.push(*element);
+            set::Call::Read { .. } => set::Reply::Read { elements: elements.clone() },
+            set::Call::Add { element, .. } => {
+                elements.push(*element);
                 set::Reply::Add
             }
         }

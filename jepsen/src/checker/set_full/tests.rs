@@ -8,6 +8,9 @@ use crate::checker::oracle::{Tally, Trial};
 use crate::generator::Dice;
 use crate::history::Process;
 
+/// The set that all is about, where nothing else is said.
+const SET: SetId = SetId(0);
+
 /// A call with its times and what came of it, each by a process of its own.
 type Line = (u64, u64, Said);
 
@@ -30,11 +33,11 @@ fn operations(lines: &[Line]) -> Vec<Called> {
 
 fn operation(index: usize, (begin, end, said): Line) -> Called {
     let (call, outcome) = match said {
-        Added(element) => (Call::Add { element }, Outcome::Ok(Reply::Add)),
-        Failed(element) => (Call::Add { element }, Outcome::Fail("refused".into())),
-        Unknown(element) => (Call::Add { element }, Outcome::Info("timeout".into())),
-        Has(elements) => (Call::Read, Outcome::Ok(Reply::Read { elements: elements.to_vec() })),
-        ReadFailed => (Call::Read, Outcome::Fail("timeout".into())),
+        Added(element) => (Call::Add { set: SET, element }, Outcome::Ok(Reply::Add)),
+        Failed(element) => (Call::Add { set: SET, element }, Outcome::Fail("refused".into())),
+        Unknown(element) => (Call::Add { set: SET, element }, Outcome::Info("timeout".into())),
+        Has(elements) => (Call::Read { set: SET }, Outcome::Ok(Reply::Read { elements: elements.to_vec() })),
+        ReadFailed => (Call::Read { set: SET }, Outcome::Fail("timeout".into())),
     };
     let completed = (!matches!(outcome, Outcome::Info(_))).then_some(Nanos(end));
     Operation { index, process: Process(index as u64), call, invoked: Nanos(begin), completed, outcome }
@@ -113,6 +116,41 @@ fn each_state_is_found_by_its_name() {
     }
 }
 
+/// The same history of another set.
+fn of_other(mut operations: Vec<Called>) -> Vec<Called> {
+    for operation in &mut operations {
+        match &mut operation.call {
+            Call::Add { set, .. } | Call::Read { set } => *set = SetId(1),
+        }
+    }
+    operations
+}
+
+/// What happens to one set and to another one, and the verdict on both.
+type OfTwo = (&'static str, &'static [Line], &'static [Line], Valid);
+
+#[test]
+fn each_set_is_judged_alone() {
+    const GOOD: &[Line] = &[(0, 1, Added(1)), (2, 3, Has(&[1]))];
+    let cases: [OfTwo; 5] = [
+        ("each has its own", GOOD, &[(0, 1, Added(2)), (2, 3, Has(&[2]))], Valid::True),
+        ("an old one has lost something", &[(0, 1, Added(1)), (2, 3, Has(&[]))], GOOD, Valid::False),
+        ("it was added to the other one", GOOD, &[(2, 3, Has(&[1]))], Valid::False),
+        (
+            "an old one was not read any more",
+            &[(0, 1, Added(1))],
+            &[(0, 1, Added(2)), (2, 3, Has(&[2]))],
+            Valid::Unknown,
+        ),
+        ("reads of two sets need not agree", GOOD, &[(2, 3, Has(&[]))], Valid::True),
+    ];
+    for (name, one, other, valid) in cases {
+        let both = [operations(one), of_other(operations(other))].concat();
+        let verdict = check(&both);
+        assert_eq!(verdict.valid, valid, "{name}: {:#?}", verdict.evidence);
+    }
+}
+
 #[test]
 fn a_history_of_something_else_is_unknown() {
     let mut misfit = operations(&[(0, 1, Added(1))]);
@@ -146,18 +184,18 @@ fn reads_that_contradict_each_other_are_told() {
 
 fn call(dice: &mut Dice, number: u64) -> Call {
     match dice.flag() {
-        true => Call::Read,
-        false => Call::Add { element: number },
+        true => Call::Read { set: SET },
+        false => Call::Add { set: SET, element: number },
     }
 }
 
 fn run(set: &mut BTreeSet<u64>, call: &Call) -> Reply {
     match call {
-        Call::Add { element } => {
+        Call::Add { element, .. } => {
             set.insert(*element);
             Reply::Add
         }
-        Call::Read => Reply::Read { elements: set.iter().copied().collect() },
+        Call::Read { .. } => Reply::Read { elements: set.iter().copied().collect() },
     }
 }
 

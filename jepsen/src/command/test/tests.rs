@@ -18,7 +18,9 @@ fn parsed<'a>(words: impl IntoIterator<Item = &'a str>) -> Test {
 
 #[test]
 fn numbers_out_of_range_are_refused() {
-    for flag in ["--rate=0", "--rate=-1", "--rate=inf", "--rate=NaN", "--concurrency=0", "--nodes=0", "--nodes=17"] {
+    let refused =
+        "--rate=0 --rate=-1 --rate=inf --rate=NaN --concurrency=0 --nodes=0 --nodes=17 --at-once=0 --at-once=3";
+    for flag in refused.split(' ') {
         assert!(Args::try_parse_from(["jepsen", "--kvd", "kvd", flag]).is_err(), "{flag}");
     }
     for flag in ["--rate=0.1", "--concurrency=1", "--nodes=1", "--nodes=16"] {
@@ -53,6 +55,8 @@ fn what_a_target_does_not_have_is_refused_by_name() {
         ("--target etcd --faults kill,power-loss", Some("there is no fault power-loss with --target etcd: ")),
         ("--target etcd --faults truncation", Some("there is no fault truncation with --target etcd: ")),
         ("--target etcd --no-faults --expect snapshot", Some("no snapshot can be seen with --target etcd: ")),
+        ("--target etcd --no-faults --expect compaction", Some("no compaction can be seen with --target etcd: ")),
+        ("--faults kill --expect compaction,snapshot", None),
     ];
     for (words, refused) in cases {
         let test = parsed(["jepsen", "--kvd", "kvd", "--etcd", "etcd"].into_iter().chain(words.split(' ')));
@@ -77,6 +81,18 @@ fn what_needs_proxies_is_run_on_the_loopback() {
         let conditions = setup.able_to(&faults).conditions("00");
         assert_eq!(conditions.backend, backend, "{faults:?}");
         assert_eq!(conditions, ledger::Conditions { backend: backend.to_owned(), ..setup.conditions("00") });
+    }
+}
+
+#[test]
+fn every_second_seed_has_two_faults_at_a_time_unless_it_is_said() {
+    let setup = |words: &[&str]| parsed(["jepsen", "--kvd", "kvd"].into_iter().chain(words.iter().copied())).setup;
+    assert_eq!(setup(&[]).at_once(), 1, "of a single run");
+    let cases: [(&[&str], [usize; 2]); 3] =
+        [(&[], [1, 2]), (&["--at-once", "1"], [1, 1]), (&["--at-once", "2"], [2, 2])];
+    for (words, expected) in cases {
+        let of_seeds = [1, 2].map(|seed| setup(words).with_seed(seed).conditions("00").at_once);
+        assert_eq!(of_seeds, expected, "{words:?}");
     }
 }
 
@@ -121,7 +137,7 @@ fn what_cannot_be_written_changes_nothing() {
 #[test]
 fn the_command_that_runs_it_again_is_one() {
     let cases = [
-        "jepsen --workload append --kvd a/kvd --faults kill,pause --expect leader-change,snapshot --rate 0.5",
+        "jepsen --workload append --kvd a/kvd --faults kill,pause --expect leader-change,snapshot --rate 0.5 --at-once 2",
         "jepsen --kvd kvd --no-faults --nodes 3 --backend loopback --shim s.so --time-limit 5 --out o --seed 7 \
          --keep-data",
         "jepsen --target etcd --etcd a/etcd --faults kill --expect leader-change",

@@ -3,6 +3,9 @@
 //! Something is offered on every line between nodes, after the cut was made: on lines that are cut nothing of it passes,
 //! on all others something does. A machine that is busy may be late: a window in which it is otherwise is followed by
 //! another one, a few times.
+//!
+//! Between proxies it is the harness that cuts, and its own words that are measured. So the nodes are asked too: those that
+//! were connected must say that they no longer are.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,18 +14,78 @@ use anyhow::{anyhow, ensure};
 use futures::future::join_all;
 use trefoil_world::{clock, net};
 
-use super::links;
+use super::{Done, POLL, links};
 use crate::backend::{Cut, Line, Links, Reach, Traffic, node_name};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, status};
 use crate::nemesis::fault::Fault;
+use crate::target::Target;
 
 /// How many windows there are at most. What was on its way when a cut was made may pass in the first one.
 const WINDOWS_MAX: u32 = 3;
 /// How long a connection to a client port may take.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
+/// How long nodes may take until two of those that are to be cut off are connected: they may just have been healed.
+const CONNECTED_MAX: Duration = Duration::from_secs(5);
+/// How long they may take to notice that they are cut off: each second they want a sign of life, and wait two for it.
+const NOTICED_MAX: Duration = Duration::from_secs(8);
+
+/// Who of those that a fault cuts off from each other says to be connected, before it does. Nothing where nobody is asked.
+pub(super) async fn connected(cluster: &Cluster, fault: &Fault) -> anyhow::Result<BTreeSet<Line>> {
+    if !is_told(cluster)? {
+        return Ok(BTreeSet::new());
+    }
+    let (pairs, until) = (pairs(&fault.cuts().iter().map(Line::of).collect()), clock::now() + CONNECTED_MAX);
+    let mut statuses = cluster.statuses();
+    loop {
+        let said = status::connections(&statuses.ask_all().await);
+        let connected: BTreeSet<Line> = pairs.iter().copied().filter(|line| said.get(line) == Some(&true)).collect();
+        if !connected.is_empty() || clock::now() >= until {
+            return Ok(connected);
+        }
+        clock::sleep(POLL).await;
+    }
+}
+
+/// Whether nodes are asked, and tell, who is connected to whom.
+fn is_told(cluster: &Cluster) -> anyhow::Result<bool> {
+    Ok(match (links(cluster)?, cluster.target()) {
+        (Links::Proxies(_), Target::Trefoil) => true,
+        (Links::Router(_), Target::Trefoil | Target::Etcd) | (Links::Proxies(_), Target::Etcd) => false,
+    })
+}
+
+/// Those that were connected before they were cut off say that they are not. In words; nothing where nobody is asked.
+async fn noticed(cluster: &Cluster, before: &BTreeSet<Line>) -> anyhow::Result<String> {
+    if !is_told(cluster)? {
+        return Ok(String::new());
+    }
+    ensure!(!before.is_empty(), "no two of the nodes that are cut off from each other were connected before");
+    let (mut left, until) = (before.clone(), clock::now() + NOTICED_MAX);
+    let mut statuses = cluster.statuses();
+    loop {
+        let said = status::connections(&statuses.ask_all().await);
+        left.retain(|line| said.get(line) != Some(&false));
+        let Some(Line { from, to }) = left.first() else { break };
+        let (from, to) = (node_name(*from), node_name(*to));
+        ensure!(clock::now() < until, "{from} does not say in {NOTICED_MAX:?} that it is not connected to {to}");
+        clock::sleep(POLL).await;
+    }
+    Ok(format!("; nodes say that {} connections are lost", before.len()))
+}
+
+/// All that is to be cut is, as [`probe_cuts`] and the nodes have it.
+pub(super) async fn probe_partition(
+    cluster: &Cluster,
+    fault: &Fault,
+    done: &Done,
+    cuts: &BTreeSet<Cut>,
+) -> anyhow::Result<String> {
+    let seen = probe_cuts(cluster, fault, Traffic::All, cuts).await?;
+    Ok(seen + &noticed(cluster, &done.connected).await?)
+}
 
 /// All that is to be cut is, and nothing else; and connections over each link that the fault cuts come to nothing.
-pub(super) async fn probe_cuts(
+async fn probe_cuts(
     cluster: &Cluster,
     fault: &Fault,
     traffic: Traffic,
@@ -30,7 +93,10 @@ pub(super) async fn probe_cuts(
 ) -> anyhow::Result<String> {
     let links = links(cluster)?;
     let measured = measure(&links, cuts).await?;
-    let pairs = pairs(&fault.cuts().iter().map(Line::of).collect());
+    let mut pairs = pairs(&fault.cuts().iter().map(Line::of).collect());
+    // Who is down or stopped answers nobody.
+    pairs.retain(|line| !cluster.is_gone(line.to) && !cluster.is_paused(line.to));
+    ensure!(!pairs.is_empty(), "no node at the end of a line that is cut runs");
     let reached = attempts(&links, &pairs, traffic).await?;
     if let Some(Line { from, to }) = reached.first() {
         return Err(anyhow!("{} still connects to {}", node_name(*from), node_name(*to)));
@@ -42,12 +108,14 @@ pub(super) async fn probe_cuts(
 pub(super) async fn probe_peer_port_cut(
     cluster: &Cluster,
     fault: &Fault,
+    done: &Done,
     cuts: &BTreeSet<Cut>,
 ) -> anyhow::Result<String> {
     let seen = probe_cuts(cluster, fault, Traffic::PeerPort, cuts).await?;
     expect_peer_ports(&links(cluster)?, cluster.nodes().len(), cuts).await?;
     expect_client_ports(cluster).await?;
-    Ok(format!("{seen}; all client ports take connections"))
+    let noticed = noticed(cluster, &done.connected).await?;
+    Ok(format!("{seen}; all client ports take connections{noticed}"))
 }
 
 /// Nothing is cut.

@@ -12,20 +12,21 @@
 //! * It is refused below a compaction that was answered, if it is linearizable, or has the context of a put that was begun
 //!   after that answer: whichever replica has that put has applied the compaction before.
 //!
-//! Left out: reads of the present, which `folders.rs` and the workloads have, and what is left of the rows, which each
-//! replica removes in its own time.
+//! It is the same in the simulation and against processes. Left out: reads of the present, which workloads have, and what is
+//! left of the rows, which each replica removes in its own time.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use trefoil_client::{Client, Consistency, Context, Error, Kind, Outcome, Revision};
-use trefoil_jepsen::generator::Dice;
 use trefoil_world::{clock, task};
 
-use crate::clients::connect;
-use crate::parameters::CompactionParameters;
-use crate::watcher::{Judged, Violations, Watcher};
+use crate::checker::Verdict;
+use crate::generator::Dice;
 
+const CHECKER: &str = "compaction";
 /// Of so many requests two are reads, one is a compaction, and the others are changes.
 const ONE_IN: u64 = 6;
 /// One change in so many is a delete, one read in so many is linearizable.
@@ -36,41 +37,70 @@ const REMEMBERED_MAX: usize = 32;
 /// A compaction leaves at least so many of them.
 const LEFT_MIN: usize = 4;
 const CALL_TIMEOUT: Duration = Duration::from_millis(1_000);
+const CONNECT_AGAIN: Duration = Duration::from_millis(50);
+/// Violations that are told.
+const TOLD_MAX: usize = 10;
 
-/// See the file's head.
-pub type Compaction = Watcher<Seen>;
+/// See the file's head. Clones share what was seen.
+#[derive(Clone)]
+pub struct Compaction {
+    seen: Arc<Mutex<Seen>>,
+    stopped: Arc<AtomicBool>,
+}
 
 impl Compaction {
-    /// Starts the client. Runs on the clients' machine, at its beginning.
-    pub fn start(parameters: &CompactionParameters, endpoints: &[String], dice: Dice) -> Compaction {
-        let compaction = Compaction::default();
-        task::spawn(work(endpoints.to_vec(), compaction.clone(), parameters.pause_ms, dice));
+    /// Starts the client, which pauses for 1 to `pause_max_ms` between two requests. In the simulation it is started on the
+    /// clients' machine.
+    pub fn start(pause_max_ms: u64, endpoints: &[String], dice: Dice) -> Compaction {
+        let compaction = Compaction { seen: Arc::default(), stopped: Arc::default() };
+        task::spawn(work(endpoints.to_vec(), compaction.clone(), pause_max_ms, dice));
         compaction
+    }
+
+    /// Nothing more is asked than what was begun.
+    pub fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// What was found; unknown when too little was answered.
+    pub fn verdict(&self) -> Verdict {
+        let seen = self.seen();
+        match (seen.violations.is_empty(), seen.compactions > 0 && seen.shown > 0 && seen.refused > 0) {
+            (false, _) => Verdict::invalid(CHECKER, seen.violations.clone()),
+            (true, true) => Verdict::valid(CHECKER),
+            (true, false) => {
+                let Seen { compactions, shown, refused, .. } = *seen;
+                let why = format!("{compactions} compactions, {shown} reads of the past and {refused} refused ones");
+                Verdict::unknown(CHECKER, why)
+            }
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What was answered.
 #[derive(Debug, Default)]
-pub struct Seen {
+struct Seen {
     compactions: u64,
     /// Reads of the past that have shown something.
     shown: u64,
     /// Reads of the past that were refused as compacted.
     refused: u64,
-    violations: Violations,
+    violations: Vec<String>,
 }
 
-impl Judged for Seen {
-    const CHECKER: &'static str = "compaction";
-
-    fn violations(&self) -> &Violations {
-        &self.violations
-    }
-
-    fn lacks(&self) -> Option<String> {
-        let Seen { compactions, shown, refused, .. } = self;
-        let enough = *compactions > 0 && *shown > 0 && *refused > 0;
-        (!enough).then(|| format!("{compactions} compactions, {shown} reads of the past and {refused} refused ones"))
+impl Seen {
+    fn violated(&mut self, what: String) {
+        if self.violations.len() < TOLD_MAX {
+            self.violations.push(what);
+        }
     }
 }
 
@@ -181,9 +211,7 @@ struct Compactor {
 }
 
 async fn work(endpoints: Vec<String>, compaction: Compaction, pause_max_ms: u64, dice: Dice) {
-    // What becomes of one attempt is what is told.
-    let builder = Client::builder(endpoints).retries(false).timeout(CALL_TIMEOUT);
-    let Some(client) = connect(builder, || compaction.is_stopped()).await else { return };
+    let Some(client) = connect(&endpoints, &compaction).await else { return };
     let mut compactor = Compactor { client, past: Past::default(), context: Context::default(), dice, compaction };
     while !compactor.compaction.is_stopped() {
         match compactor.dice.below(ONE_IN) {
@@ -193,6 +221,18 @@ async fn work(endpoints: Vec<String>, compaction: Compaction, pause_max_ms: u64,
         }
         clock::sleep(Duration::from_millis(1 + compactor.dice.below(pause_max_ms))).await;
     }
+}
+
+async fn connect(endpoints: &[String], compaction: &Compaction) -> Option<Client> {
+    while !compaction.is_stopped() {
+        // What becomes of one attempt is what is told: nothing is repeated.
+        let builder = Client::builder(endpoints.to_vec()).retries(false);
+        if let Ok(client) = builder.timeout(CALL_TIMEOUT).connect().await {
+            return Some(client);
+        }
+        clock::sleep(CONNECT_AGAIN).await;
+    }
+    None
 }
 
 impl Compactor {
@@ -240,8 +280,9 @@ impl Compactor {
             // It was done before, or one that goes further.
             Err(error) if error.kind() == Kind::Compacted => self.past.done = self.past.done.max(floor),
             Err(error) if error.kind() == Kind::FutureRevision => {
-                let what = format!("revision {floor} was answered, and now it is to come: {error}");
-                self.compaction.seen().violations.add(what);
+                self.compaction
+                    .seen()
+                    .violated(format!("revision {floor} was answered, and now it is to come: {error}"));
             }
             Err(_) => {}
         }
@@ -264,16 +305,15 @@ impl Compactor {
             Shown::Compacted => seen.refused += 1,
         }
         if let Some(why) = self.past.differs(&look, &shown) {
-            seen.violations.add(why);
+            seen.violated(why);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use trefoil_jepsen::checker::Valid;
-
     use super::*;
+    use crate::checker::Valid;
 
     /// Changes at the revisions 10, 20, … 80: the third and the seventh are deletes; the last two are of another key.
     fn past() -> Past {
@@ -351,10 +391,10 @@ mod tests {
         for (refused, violated, expected) in
             [(1, false, Valid::True), (0, false, Valid::Unknown), (0, true, Valid::False), (1, true, Valid::False)]
         {
-            let compaction = Compaction::default();
-            *compaction.seen() = Seen { compactions: 1, shown: 1, refused, ..Seen::default() };
+            let compaction = Compaction { seen: Arc::default(), stopped: Arc::default() };
+            *compaction.seen() = Seen { compactions: 1, shown: 1, refused, violations: Vec::new() };
             if violated {
-                compaction.seen().violations.add("something".into());
+                compaction.seen().violated("something".into());
             }
             assert_eq!(compaction.verdict().valid, expected);
         }

@@ -1,0 +1,267 @@
+//! Which faults can be in force at the same time, and the choice of one that goes beside others. Pure.
+//!
+//! A fault goes beside another one when neither undoes the other, and when its own probe still tells whether it is there:
+//! what a node that is down does not do proves nothing of a line to it, and a disk that nobody writes to does not fail.
+//! Both together may well take the majority away: all is healed together.
+//!
+//! Invariants:
+//!
+//! * No node is taken down, stopped, or has its disk or directory changed by two faults.
+//! * A partition that comes second parts holders that run.
+//!
+//! Left out: a fault of directories, a cut of peer ports or a snapshot under fire that comes second. Those take nodes down
+//! and start them again, or are seen by what all the others do.
+
+use std::collections::BTreeSet;
+
+use super::fault::Fault;
+use super::grudge::Grudge;
+use super::kind::FaultKind;
+use crate::backend::Traffic;
+use crate::cluster::status::Placement;
+use crate::generator::Dice;
+
+/// How often whom a kind hits is chosen anew, until it goes beside the others.
+const CHOICES: u32 = 8;
+
+/// The last of these kinds of which a fault goes beside those in force, and the fault. No kind is in force twice.
+pub(super) fn choose(
+    kinds: &[FaultKind],
+    in_force: &[(FaultKind, Fault)],
+    dice: &Dice,
+    placement: &Placement,
+) -> Option<(FaultKind, Fault)> {
+    kinds.iter().rev().find_map(|kind| Some((*kind, choose_of(*kind, in_force, dice.clone(), placement)?)))
+}
+
+fn choose_of(kind: FaultKind, in_force: &[(FaultKind, Fault)], mut dice: Dice, placement: &Placement) -> Option<Fault> {
+    let fits =
+        |fault: &Fault| in_force.iter().all(|(active, other)| *active != kind && goes_beside(fault, other, placement));
+    (0..CHOICES).find_map(|_| kind.choose(&mut dice.split(), placement).ok().filter(&fits))
+}
+
+/// What a fault touches, and is seen by.
+enum Measure<'a> {
+    /// Processes of these nodes are gone, or stopped.
+    Down(&'a BTreeSet<usize>),
+    /// Their disks fail once they write, and they may end then.
+    Disk(&'a BTreeSet<usize>),
+    /// They came back with other directories, and may serve, stay out or have ended.
+    Directory(&'a BTreeSet<usize>),
+    /// All that passes between nodes.
+    Parted(&'a Grudge),
+    /// Attempts to connect to peer ports.
+    PeerPort,
+    /// How long what comes by takes, on the lines of these nodes.
+    Late(&'a BTreeSet<usize>),
+    /// Connections of these nodes.
+    Broken(&'a BTreeSet<usize>),
+    /// A snapshot on its way. Whom it takes down is not known before.
+    Transfer,
+}
+
+impl Measure<'_> {
+    fn of(fault: &Fault) -> Measure<'_> {
+        match fault {
+            Fault::Kill { nodes, .. }
+            | Fault::KillAll { nodes }
+            | Fault::PowerLoss { nodes, .. }
+            | Fault::Pause { nodes, .. } => Measure::Down(nodes),
+            Fault::SyncError { nodes, .. } | Fault::DiskFull { nodes, .. } => Measure::Disk(nodes),
+            Fault::Replaced { nodes, .. } => Measure::Directory(nodes),
+            Fault::Partition { grudge, .. } => Measure::Parted(grudge),
+            Fault::PeerPortCut { .. } => Measure::PeerPort,
+            Fault::Weather { nodes, .. } => Measure::Late(nodes),
+            Fault::Broken { nodes, .. } => Measure::Broken(nodes),
+            Fault::SnapshotUnderFire { .. } => Measure::Transfer,
+        }
+    }
+}
+
+/// Whether `next` can be put in force, and seen, while `active` is.
+pub(super) fn goes_beside(next: &Fault, active: &Fault, placement: &Placement) -> bool {
+    use Measure::{Broken, Directory, Disk, Down, Late, Parted, PeerPort, Transfer};
+    let active = Measure::of(active);
+    match Measure::of(next) {
+        Down(nodes) => match active {
+            Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit),
+            Parted(_) | PeerPort | Late(_) | Broken(_) => true,
+            Transfer => false,
+        },
+        Disk(nodes) => match active {
+            Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit) && goes_on_without(hit, placement),
+            // Who is not heard may have nothing to write.
+            Parted(_) | PeerPort | Late(_) | Broken(_) | Transfer => false,
+        },
+        Parted(grudge) => match active {
+            Down(hit) | Disk(hit) | Directory(hit) => parts_others(grudge, hit, placement),
+            Broken(_) => true,
+            // What passes is measured within a time.
+            Parted(_) | PeerPort | Late(_) | Transfer => false,
+        },
+        Late(nodes) => match active {
+            Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit) && goes_on_without(hit, placement),
+            Broken(hit) => nodes.is_disjoint(hit),
+            Parted(_) | PeerPort | Late(_) | Transfer => false,
+        },
+        Broken(nodes) => match active {
+            Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit) && goes_on_without(hit, placement),
+            Late(_) => true,
+            Parted(_) | PeerPort | Broken(_) | Transfer => false,
+        },
+        Directory(_) | PeerPort | Transfer => false,
+    }
+}
+
+/// Whether a majority of the holders is not among these.
+fn goes_on_without(hit: &BTreeSet<usize>, placement: &Placement) -> bool {
+    placement.holders.difference(hit).count() >= placement.majority()
+}
+
+/// Whether two holders, none of which is among `hit`, are cut off from each other.
+fn parts_others(grudge: &Grudge, hit: &BTreeSet<usize>, placement: &Placement) -> bool {
+    let runs = |node: usize| placement.holders.contains(&node) && !hit.contains(&node);
+    grudge.cuts(Traffic::All).iter().any(|cut| runs(cut.from) && runs(cut.to))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::{Break, Weather};
+    use crate::cluster::Replacement;
+    use crate::nemesis::{Shape, Targets, Victim};
+
+    /// Of five nodes the first three hold the partition, or all do.
+    fn of_five(holders: usize) -> Placement {
+        Placement { nodes: 5, holders: (0..holders).collect(), leader: Some(0) }
+    }
+
+    fn set(nodes: &[usize]) -> BTreeSet<usize> {
+        nodes.iter().copied().collect()
+    }
+
+    fn kill(nodes: &[usize]) -> Fault {
+        Fault::Kill { whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn pause(nodes: &[usize]) -> Fault {
+        Fault::Pause { whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn power_loss() -> Fault {
+        Fault::PowerLoss { nodes: (0..5).collect(), seed: 1 }
+    }
+
+    fn sync_error(nodes: &[usize]) -> Fault {
+        Fault::SyncError { whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn amnesia(nodes: &[usize]) -> Fault {
+        Fault::Replaced { by: Replacement::Nothing, whom: Targets::One, nodes: set(nodes), seed: 1 }
+    }
+
+    fn parted(left: &[usize], right: &[usize]) -> Fault {
+        Fault::Partition { shape: Shape::Halves, grudge: Grudge::between(left, right) }
+    }
+
+    fn port_cut(node: usize) -> Fault {
+        Fault::PeerPortCut { grudge: Grudge::alone(node, 5) }
+    }
+
+    fn slow(nodes: &[usize]) -> Fault {
+        let (delay, jitter) = (Duration::from_millis(100), Duration::ZERO);
+        Fault::Weather { weather: Weather::Slow { delay, jitter, seed: 1 }, whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn reset(nodes: &[usize]) -> Fault {
+        Fault::Broken { how: Break::Reset, whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn snapshot() -> Fault {
+        Fault::SnapshotUnderFire { victim: Victim::Receiver, seed: 1 }
+    }
+
+    #[test]
+    fn faults_go_beside_each_other_where_both_are_seen() {
+        // What is in force, what comes, and whether it goes beside the former when three nodes hold the partition.
+        let cases = [
+            (parted(&[0], &[1, 2, 3, 4]), kill(&[0]), true),
+            (parted(&[0], &[1, 2, 3, 4]), pause(&[1, 2]), true),
+            (parted(&[0], &[1, 2, 3, 4]), power_loss(), true),
+            (port_cut(1), kill(&[1]), true),
+            (slow(&[0]), kill(&[0]), true),
+            (reset(&[0]), power_loss(), true),
+            (kill(&[0]), pause(&[1, 2]), true),
+            (amnesia(&[0]), pause(&[1]), true),
+            (sync_error(&[0]), kill(&[1]), true),
+            (kill(&[0]), sync_error(&[1]), true),
+            (sync_error(&[2]), sync_error(&[1]), true),
+            (kill(&[0]), slow(&[1]), true),
+            (slow(&[0]), reset(&[0]), true),
+            // One would undo the other.
+            (pause(&[0]), kill(&[0, 1]), false),
+            (kill(&[0]), pause(&[0]), false),
+            (pause(&[0]), power_loss(), false),
+            (amnesia(&[0]), power_loss(), false),
+            (sync_error(&[0]), kill(&[0]), false),
+            (kill(&[0]), amnesia(&[1]), false),
+            // Some have too little left to be seen by.
+            (kill(&[0, 1]), sync_error(&[2]), false),
+            (kill(&[0, 1]), slow(&[2]), false),
+            (parted(&[0], &[1, 2]), sync_error(&[0]), false),
+            (parted(&[0], &[1, 2]), slow(&[0]), false),
+            // Nobody could tell which of the two it was.
+            (parted(&[0], &[1, 2]), parted(&[1], &[0, 2]), false),
+            (parted(&[0], &[1, 2]), port_cut(0), false),
+            (slow(&[0]), slow(&[1]), false),
+            (reset(&[0]), reset(&[1]), false),
+            (slow(&[0]), parted(&[0], &[1, 2]), false),
+            (kill(&[0]), port_cut(1), false),
+            (snapshot(), kill(&[0]), false),
+            (kill(&[0]), snapshot(), false),
+        ];
+        for (active, next, expected) in cases {
+            assert_eq!(goes_beside(&next, &active, &of_five(3)), expected, "{next:?} beside {active:?}");
+        }
+    }
+
+    #[test]
+    fn a_partition_parts_holders_that_run() {
+        // Who is down, the sides, and whether that parts holders that run: of three, and of five.
+        let cases: [(&[usize], &[usize], &[usize], bool, bool); 5] = [
+            (&[0], &[1], &[0, 2, 3, 4], true, true),
+            (&[0], &[0], &[1, 2, 3, 4], false, false),
+            (&[0], &[0, 3], &[1, 2, 4], false, true),
+            (&[0, 1], &[2, 3], &[0, 1, 4], false, true),
+            (&[0, 1, 2, 3, 4], &[0], &[1, 2, 3, 4], false, false),
+        ];
+        for (down, left, right, of_three, of_all) in cases {
+            for (holders, expected) in [(3, of_three), (5, of_all)] {
+                let fits = goes_beside(&parted(left, right), &pause(down), &of_five(holders));
+                assert_eq!(fits, expected, "{left:?} {right:?}, {down:?} are down, {holders} hold it");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_chosen_goes_beside_what_is_in_force_and_comes_from_the_seed() {
+        let (kinds, placement) = ([FaultKind::PowerLoss, FaultKind::Kill, FaultKind::Partition], of_five(3));
+        let in_force = |fault: Fault| [(FaultKind::Pause, fault)];
+        let chosen = |seed, fault: &Fault| choose(&kinds, &in_force(fault.clone()), &Dice::new(seed), &placement);
+        let mut pairs = 0;
+        for seed in 0..100 {
+            for fault in [pause(&[1]), pause(&[0, 1]), pause(&[0, 1, 2, 3, 4])] {
+                let found = chosen(seed, &fault);
+                assert_eq!(found, chosen(seed, &fault));
+                let fits = |(_, next): &(FaultKind, Fault)| goes_beside(next, &fault, &placement);
+                assert!(found.as_ref().is_none_or(fits), "{found:?} beside {fault:?}");
+                pairs += usize::from(found.is_some());
+            }
+        }
+        assert!((100..=200).contains(&pairs), "of all nodes none is left to be hit: {pairs}");
+        let same = [(FaultKind::Kill, kill(&[0]))];
+        assert_eq!(choose(&[FaultKind::Kill], &same, &Dice::new(1), &placement), None, "no kind is in force twice");
+    }
+}
