@@ -122,7 +122,7 @@ const fn simulated_with(workload: Name, bug: Bug, checker: &'static str) -> Tria
 const HEALED: Scene = Scene { seconds: 40, ..under(&[FaultKind::Pause, FaultKind::Partition]) };
 
 /// All trials. Those that name a checker of histories are run without a look at the disks where that would be first.
-pub const TRIALS: [Trial; 29] = [
+pub const TRIALS: [Trial; 28] = [
     simulated(Bug::AckBeforeSync, REVISIONS),
     tested(Bug::AckBeforeSync, under(&[FaultKind::PowerLoss]), REVISIONS),
     simulated(Bug::MarkBeforeSync, INVARIANTS),
@@ -150,7 +150,6 @@ pub const TRIALS: [Trial; 29] = [
     simulated_with(Name::Bank, Bug::CompareOutsideApply, BANK_ORDER),
     simulated(Bug::UnknownWriteRepeated, REVISIONS),
     simulated(Bug::StorageIdIgnored, INVARIANTS),
-    tested(Bug::StorageIdIgnored, under(&[FaultKind::Amnesia]), FAULTS),
     simulated(Bug::StartCountIgnored, INVARIANTS),
     tested(Bug::StartCountIgnored, under(&[FaultKind::OldCopy]), FAULTS),
 ];

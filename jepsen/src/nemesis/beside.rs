@@ -230,16 +230,16 @@ mod tests {
     #[test]
     fn a_partition_parts_holders_that_run() {
         // Who is down, the sides, and whether that parts holders that run: of three, and of five.
-        let cases: [(&[usize], &[usize], &[usize], bool, bool); 5] = [
-            (&[0], &[1], &[0, 2, 3, 4], true, true),
-            (&[0], &[0], &[1, 2, 3, 4], false, false),
-            (&[0], &[0, 3], &[1, 2, 4], false, true),
-            (&[0, 1], &[2, 3], &[0, 1, 4], false, true),
-            (&[0, 1, 2, 3, 4], &[0], &[1, 2, 3, 4], false, false),
+        let cases = [
+            (vec![0], vec![1], vec![0, 2, 3, 4], [true, true]),
+            (vec![0], vec![0], vec![1, 2, 3, 4], [false, false]),
+            (vec![0], vec![0, 3], vec![1, 2, 4], [false, true]),
+            (vec![0, 1], vec![2, 3], vec![0, 1, 4], [false, true]),
+            (vec![0, 1, 2, 3, 4], vec![0], vec![1, 2, 3, 4], [false, false]),
         ];
-        for (down, left, right, of_three, of_all) in cases {
-            for (holders, expected) in [(3, of_three), (5, of_all)] {
-                let fits = goes_beside(&parted(left, right), &pause(down), &of_five(holders));
+        for (down, left, right, parts) in cases {
+            for (holders, expected) in [3, 5].into_iter().zip(parts) {
+                let fits = goes_beside(&parted(&left, &right), &pause(&down), &of_five(holders));
                 assert_eq!(fits, expected, "{left:?} {right:?}, {down:?} are down, {holders} hold it");
             }
         }
