@@ -6,18 +6,19 @@
 //!
 //! **Eviction** is by two generations. What is learnt goes into the young one; when that is full it becomes the old one,
 //! and what was the old one is forgotten. So a row stays at least until as many bytes of others as a generation holds have
-//! come after it.
+//! come after it. What is forgotten is freed bit by bit, as many bytes at a time as are learnt: to free a generation at once
+//! would hold up a thread that serves requests for tens of milliseconds.
 //!
-//! The generations together hold 64 MiB: up to 140 000 rows of 256 bytes under short keys, so that 100 000 keys of that
-//! size, what `kvbench` writes to, are mostly kept. Rows over 16 KiB are not kept: looking one up costs little beside
-//! copying it, and it would push out many small ones.
+//! The generations together hold 64 MiB, with what is yet to be freed: up to 140 000 rows of 256 bytes under short keys.
+//! Rows over 16 KiB are not kept: looking one up costs little beside copying it, and it would push out many small ones.
 //!
 //! Invariants:
 //!
 //! * Of a row that is kept, the cache has what the engine has, or what the batch that was last learnt puts there.
 //! * A batch that was learnt is in the engine before the next read: scans go past the cache. If it does not get there,
 //!   nobody reads through this cache again: its owner gives it away with the batch, and takes it back once that is written.
-//! * A key is in one generation at most, and neither exceeds its bytes.
+//! * A key is in one generation at most. Neither exceeds its bytes, nor does the young one with what is yet to be freed, by
+//!   more than a row.
 //! * Nothing walks over the tables, whose hash is seeded by the process: what is evicted depends on the reads and batches
 //!   alone. Keys are chosen by clients, so the hash must be one they cannot foresee.
 //!
@@ -27,7 +28,7 @@
 //! Left out: other families: a put without a session reads none, and a session's rows are few. What is kept survives
 //! neither a restart nor another store number.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -40,7 +41,7 @@ const GENERATION_BYTES_MAX: usize = 32 << 20;
 /// Bytes of a row that is kept, with all it costs.
 const ROW_BYTES_MAX: usize = 16 << 10;
 /// What a row costs beside key and value: its place in a table that may be half empty, and two or three allocations.
-const ROW_OVERHEAD_BYTES: usize = 160;
+const ROW_OVERHEAD_BYTES: usize = 180;
 /// One of so many hits is compared with the engine.
 const HITS_PER_CHECK: u64 = 64;
 
@@ -48,6 +49,8 @@ const HITS_PER_CHECK: u64 = 64;
 pub struct RowCache {
     young: Generation,
     old: Generation,
+    /// What is forgotten and yet to be freed.
+    forgotten: hash_map::IntoIter<Box<[u8]>, Option<Bytes>>,
     generation_bytes_max: usize,
     row_bytes_max: usize,
     hits: u64,
@@ -63,8 +66,14 @@ impl Default for RowCache {
 impl RowCache {
     /// An empty one with these bounds; a row is within those of a generation.
     pub(crate) fn within(generation_bytes_max: usize, row_bytes_max: usize) -> RowCache {
-        let (young, old) = (Generation::default(), Generation::default());
-        RowCache { young, old, generation_bytes_max, row_bytes_max: row_bytes_max.min(generation_bytes_max), hits: 0 }
+        RowCache {
+            young: Generation::default(),
+            old: Generation::default(),
+            forgotten: HashMap::new().into_iter(),
+            generation_bytes_max,
+            row_bytes_max: row_bytes_max.min(generation_bytes_max),
+            hits: 0,
+        }
     }
 
     /// The state of `engine`, read through the cache.
@@ -98,10 +107,23 @@ impl RowCache {
             return;
         }
         if self.young.bytes + bytes > self.generation_bytes_max {
-            self.old = std::mem::take(&mut self.young);
+            let next = Generation::for_as_many_as(&self.young);
+            let forgotten = std::mem::replace(&mut self.old, std::mem::replace(&mut self.young, next));
+            self.forgotten = forgotten.rows.into_iter();
         }
         self.old.remove(&key);
         self.young.insert(key, row);
+        self.free(bytes);
+    }
+
+    /// Frees so many bytes of what is forgotten, up to the end of a row.
+    fn free(&mut self, bytes: usize) {
+        let mut freed = 0;
+        while freed < bytes
+            && let Some((key, row)) = self.forgotten.next()
+        {
+            freed += bytes_of(key.len(), row.as_ref());
+        }
     }
 
     /// Counts a hit; whether it is to be compared with the engine.
@@ -119,6 +141,11 @@ struct Generation {
 }
 
 impl Generation {
+    /// An empty one whose table need not grow for as many rows.
+    fn for_as_many_as(other: &Generation) -> Generation {
+        Generation { rows: HashMap::with_capacity(other.rows.len()), bytes: 0 }
+    }
+
     fn insert(&mut self, key: Box<[u8]>, row: Option<Bytes>) {
         let key_bytes = key.len();
         self.bytes += bytes_of(key_bytes, row.as_ref());
@@ -200,6 +227,8 @@ mod tests {
             let counted: usize = generation.rows.iter().map(|(key, row)| bytes_of(key.len(), row.as_ref())).sum();
             prop_assert_eq!(generation.bytes, counted);
         }
+        let unfreed = cache.young.bytes + cache.forgotten.len() * ROW_OVERHEAD_BYTES;
+        prop_assert!(unfreed <= cache.generation_bytes_max + cache.row_bytes_max);
         for (key, row) in written {
             let twice = cache.young.rows.contains_key(key.as_slice()) && cache.old.rows.contains_key(key.as_slice());
             prop_assert!(!twice, "in both generations: {:?}", key);

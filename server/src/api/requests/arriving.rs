@@ -2,7 +2,8 @@
 //!
 //! A request has a place from its beginning on (`requests.rs`), and nothing is done before its end. So who begins requests
 //! and never ends them is given up: reading its body fails, with the error that answers it. Time runs from the first wait
-//! on, however much comes in between.
+//! on. What comes earns more of it, so that a large request is not given up on a slow link; the bound on a message's bytes is
+//! then one on its time too. A request that is to be refused has no such bound, and earns nothing.
 //!
 //! Invariant: of a request that is all there when it is read no timer is made, as is usual.
 //!
@@ -22,31 +23,70 @@ use trefoil_world::clock;
 
 use crate::error::Error;
 
-/// How long a request may take to come, all of it.
+/// How long a request may take to come, all of it, ...
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// ... and how many bytes of it earn another second.
+const BYTES_PER_SECOND_MIN: u64 = 16 << 10;
 
 /// Services each of whose requests is one message.
 const OF_ONE_MESSAGE: [&str; 3] = [kv_server::SERVICE_NAME, cluster_server::SERVICE_NAME, "grpc.health.v1.Health"];
+
+/// How long a body is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// For ever: it is a stream of messages.
+    Forever,
+    /// [`PATIENCE`], and as long as its bytes earn.
+    WhileItComes,
+    /// [`PATIENCE`], whatever comes.
+    NoLonger,
+}
 
 /// See the file's head.
 #[derive(Debug)]
 pub struct Arriving {
     body: Body,
-    /// Whether it has an end that is waited for.
-    ends: bool,
-    /// Once it was waited for: when it is given up.
-    late: Option<Pin<Box<clock::Sleep>>>,
+    waited: Waited,
+    came_bytes: u64,
+    /// Once it was waited for: since when, and until when.
+    late: Option<(clock::Instant, Pin<Box<clock::Sleep>>)>,
 }
 
 impl Arriving {
     /// The body of a request for a method.
     pub(super) fn for_method(path: &str, body: Body) -> Arriving {
-        Arriving { body, ends: is_one_message(path), late: None }
+        let waited = if is_one_message(path) { Waited::WhileItComes } else { Waited::Forever };
+        Arriving { body, waited, came_bytes: 0, late: None }
     }
 
     /// A body whose end is waited for in any case.
     pub(super) fn to_its_end(body: Body) -> Arriving {
-        Arriving { body, ends: true, late: None }
+        Arriving { body, waited: Waited::NoLonger, came_bytes: 0, late: None }
+    }
+
+    /// How long it may take.
+    fn patience(&self) -> Duration {
+        match self.waited {
+            Waited::Forever | Waited::NoLonger => PATIENCE,
+            Waited::WhileItComes => PATIENCE + Duration::from_secs(self.came_bytes / BYTES_PER_SECOND_MIN),
+        }
+    }
+
+    /// Takes note of what has come.
+    fn note(&mut self, bytes: usize) {
+        self.came_bytes += bytes as u64;
+        let patience = self.patience();
+        if let Some((since, late)) = &mut self.late {
+            late.as_mut().reset(*since + patience);
+        }
+    }
+
+    /// Whether it is given up now; else the task is woken when it is.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
+        let patience = self.patience();
+        let (_, late) = self.late.get_or_insert_with(|| (clock::now(), Box::pin(clock::sleep(patience))));
+        late.as_mut().poll(cx).map(|()| patience)
     }
 }
 
@@ -62,12 +102,14 @@ impl http_body::Body for Arriving {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if polled.is_ready() || !self.ends {
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.note(frame.data_ref().map_or(0, Bytes::len));
+        }
+        if polled.is_ready() || self.waited == Waited::Forever {
             return polled;
         }
-        let late = self.late.get_or_insert_with(|| Box::pin(clock::sleep(PATIENCE)));
-        ready!(late.as_mut().poll(cx));
-        Poll::Ready(Some(Err(Error::NotWhole { within: PATIENCE }.into())))
+        let within = ready!(self.poll_late(cx));
+        Poll::Ready(Some(Err(Error::NotWhole { within }.into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -89,6 +131,7 @@ mod tests {
     use super::*;
 
     const GET: &str = "/trefoil.v1.Kv/Get";
+    const SECOND: Duration = Duration::from_secs(1);
     const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
     /// What a client has begun with. More does not come.
@@ -125,6 +168,48 @@ mod tests {
                 assert_eq!((status.code(), from.elapsed().as_secs()), (Code::DeadlineExceeded, PATIENCE.as_secs()));
                 assert_eq!(status.message(), "not all of the request came within 30s");
             }
+        }
+    }
+
+    /// So many parts of so many bytes, a second after each other. More does not come.
+    struct Dripping {
+        parts: u64,
+        bytes: usize,
+        pause: Pin<Box<clock::Sleep>>,
+    }
+
+    impl http_body::Body for Dripping {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            if self.parts == 0 {
+                return Poll::Pending;
+            }
+            ready!(self.pause.as_mut().poll(cx));
+            self.parts -= 1;
+            self.pause.as_mut().reset(clock::now() + SECOND);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![0; self.bytes])))))
+        }
+    }
+
+    fn dripping(bytes: usize) -> Body {
+        Body::new(Dripping { parts: 100, bytes, pause: Box::pin(clock::sleep(SECOND)) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_earns_time_unless_it_is_refused() {
+        let second = BYTES_PER_SECOND_MIN as usize;
+        let cases = [
+            (Arriving::for_method(GET, dripping(second)), 100 + 30),
+            (Arriving::for_method(GET, dripping(second / 2)), 59),
+            (Arriving::for_method(GET, dripping(1)), 30),
+            (Arriving::to_its_end(dripping(second)), 30),
+        ];
+        for (mut body, expected_s) in cases {
+            let from = clock::now();
+            read(&mut body).await.expect_err("a request that is given up");
+            assert_eq!(from.elapsed().as_secs(), expected_s);
         }
     }
 
