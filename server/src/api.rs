@@ -4,6 +4,7 @@ pub mod accept;
 pub mod answers;
 pub mod cluster;
 pub mod convert;
+pub mod dispatch;
 pub mod kv;
 pub mod peer;
 pub mod requests;

@@ -16,6 +16,7 @@ use anyhow::{Context, anyhow};
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::util::MapResponseLayer;
 use tracing::{Instrument, Span, error_span, info, warn};
@@ -30,6 +31,7 @@ use crate::api::MaybeServing;
 use crate::api::accept::{Earned, connections};
 use crate::api::answers;
 use crate::api::cluster::ClusterService;
+use crate::api::dispatch::Dispatch;
 use crate::api::kv::KvService;
 use crate::api::peer::{Member, PeerService};
 use crate::api::requests::Places;
@@ -219,43 +221,42 @@ impl Shared {
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(trefoil_proto::DESCRIPTORS)
             .build_v1();
-        let mut router = Server::builder()
+        let mut others = Routes::new(cluster).add_service(health);
+        match reflection {
+            Ok(reflection) => others = others.add_service(reflection),
+            Err(error) => warn!("no gRPC reflection: {error}"),
+        }
+        let services = Dispatch::new(kv, others);
+        let server = Server::builder()
             .max_concurrent_streams(self.config.streams_max)
             .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
             .http2_max_local_error_reset_streams(Some(PROVOKED_MAX))
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .http2_keepalive_timeout(Some(Duration::from_secs(5)))
             .layer(Places::default())
-            .layer(MapResponseLayer::new(answers::hold))
-            .add_service(kv)
-            .add_service(cluster)
-            .add_service(health);
-        match reflection {
-            Ok(reflection) => router = router.add_service(reflection),
-            Err(error) => warn!("no gRPC reflection: {error}"),
-        }
+            .layer(MapResponseLayer::new(answers::hold));
         let stop = stopped(self.stopping.clone());
         let incoming = connections(clients, self.config.connections_max, Earned::ByFirstBytes);
         let clients = task::spawn(async move {
-            if let Err(error) = router.serve_with_incoming_shutdown(incoming, stop).await {
+            if let Err(error) = server.serve_with_incoming_shutdown(services, incoming, stop).await {
                 warn!("clients are no longer served: {error}");
             }
         });
         let peer = PeerServer::new(self.peer_service.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let router = Server::builder()
+        let services = Dispatch::new(peer, Routes::default());
+        let server = Server::builder()
             .initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20)
             .max_concurrent_streams(PEER_STREAMS_MAX)
             .http2_max_pending_accept_reset_streams(Some(PEER_STREAMS_MAX as usize))
             .http2_max_local_error_reset_streams(Some(PEER_STREAMS_MAX as usize))
             .http2_keepalive_interval(Some(crate::peer::KEEP_ALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(crate::peer::KEEP_ALIVE_TIMEOUT))
-            .add_service(peer);
+            .http2_keepalive_timeout(Some(crate::peer::KEEP_ALIVE_TIMEOUT));
         let incoming = connections(peers, PEER_CONNECTIONS_MAX, Earned::ByBelief);
         let stop = stopped(self.stopping.clone());
-        task::spawn(async move { router.serve_with_incoming_shutdown(incoming, stop).await });
+        task::spawn(async move { server.serve_with_incoming_shutdown(services, incoming, stop).await });
         clients
     }
 }
