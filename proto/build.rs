@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Reflection tells what a node serves, and etcd's services are not among that.
     let etcd = protox::compile(["etcd/mvccpb.proto", "etcd/etcdserverpb.proto"], ["."])?;
     for descriptors in [descriptors, etcd] {
-        tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+        tonic_prost_build::configure().bytes(".").codec_path("crate::codec::SmallBuffers").compile_fds(descriptors)?;
     }
     Ok(())
 }

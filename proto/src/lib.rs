@@ -1,7 +1,9 @@
 //! Generated messages and services. The documentation is in the .proto files; byte fields are `Bytes`, decoded
-//! without a copy.
+//! without a copy. Their codec is in `codec.rs`.
 
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated code")]
+
+mod codec;
 
 /// The native API.
 pub mod v1 {

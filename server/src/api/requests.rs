@@ -51,7 +51,7 @@ use crate::error::Error;
 pub use self::arriving::Arriving;
 
 /// Requests that may be in hand, or answered and not taken, of all connections together, besides [`OWN_MIN`] of each. An
-/// answer that waits costs up to 13 KiB: its bytes, the 8 KiB the gRPC layer encodes into, and its stream.
+/// answer that waits costs up to 13 KiB: its bytes, up to 8 KiB the gRPC layer encodes into, and its stream.
 pub const REQUESTS_MAX: usize = 20_480;
 /// A connection may have this part of the free places.
 const SHARE: usize = 4;
