@@ -5,6 +5,9 @@
 //! newer placement row is tried once more by that row. The map is a snapshot: only a request that goes by a newer row
 //! than it has waits for `_meta`, for a bounded time.
 //!
+//! What has another node answer is boxed: few requests go that way, and the future of each, which is made and moved from
+//! callee to caller, would be as large as that.
+//!
 //! Invariant: a write is sent a second time only when the first one was refused with nothing done.
 
 use std::collections::BTreeMap;
@@ -122,11 +125,12 @@ impl Router {
         deadline: Instant,
     ) -> Result<(Outcome, NodeId), Error> {
         let Some(local) = &target.local else {
-            return self.write_elsewhere(&target.row, command, request, deadline).await;
+            return Box::pin(self.write_elsewhere(&target.row, command, request, deadline)).await;
         };
         match local.write(command.clone(), request, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) => {
-                Ok((self.forward(&target.row, leader, command, request, deadline).await?, leader))
+                let forwarded = Box::pin(self.forward(&target.row, leader, command, request, deadline));
+                Ok((forwarded.await?, leader))
             }
             result => Ok((result?, self.me)),
         }
@@ -181,10 +185,8 @@ impl Router {
         deadline: Instant,
     ) -> Result<(Answer, NodeId), Error> {
         let Some(local) = &target.local else {
-            let (outcome, node) = self
-                .write_elsewhere(&target.row, Command::Op(Op::Range(op)), None, deadline)
-                .await
-                .map_err(read_only)?;
+            let read = self.write_elsewhere(&target.row, Command::Op(Op::Range(op)), None, deadline);
+            let (outcome, node) = Box::pin(read).await.map_err(read_only)?;
             return Ok((range_answer(outcome)?, node));
         };
         match local.read(op.clone(), consistency, deadline).await {
@@ -251,7 +253,7 @@ impl Router {
             return Ok(());
         }
         let patience = deadline.min(clock::now() + REFRESH_PATIENCE);
-        let refreshed = self.refresh_map(Consistency::Linearizable, patience).await;
+        let refreshed = Box::pin(self.refresh_map(Consistency::Linearizable, patience)).await;
         *refreshing = refreshed.is_err().then(clock::now);
         if refreshed.is_err() {
             return Ok(());
