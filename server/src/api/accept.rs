@@ -58,14 +58,9 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// That of the connection a request came on.
-    pub fn of<T>(request: &Request<T>) -> Accepted {
-        Accepted::among(request.extensions())
-    }
-
-    /// That of the connection whose request has these extensions.
-    pub fn among(extensions: &http::Extensions) -> Accepted {
-        extensions.get().cloned().unwrap_or_default()
+    /// The reader of the connection whose request has these extensions.
+    pub fn reader_among(extensions: &http::Extensions) -> Arc<Reader> {
+        extensions.get().map(|accepted: &Accepted| accepted.reader.clone()).unwrap_or_default()
     }
 }
 
@@ -76,7 +71,7 @@ pub struct Believed(Arc<AtomicBool>);
 impl Believed {
     /// That of the connection a request came on.
     pub fn of<T>(request: &Request<T>) -> Believed {
-        Accepted::of(request).believed
+        request.extensions().get().map(|accepted: &Accepted| accepted.believed.clone()).unwrap_or_default()
     }
 
     pub fn note(&self) {

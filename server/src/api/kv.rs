@@ -88,7 +88,7 @@ impl KvService {
         if let Some(epoch) = header.epoch {
             serving.router.reach_epoch(&header.keyspace, Epoch(epoch), deadline).await?;
         }
-        let reader = Accepted::of(request).reader;
+        let reader = Accepted::reader_among(request.extensions());
         Ok(Call { serving, keyspace: header.keyspace, request_id, deadline, reader, _room: room })
     }
 }

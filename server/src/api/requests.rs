@@ -166,7 +166,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match self.places.take(Accepted::among(request.extensions()).reader) {
+        match self.places.take(Accepted::reader_among(request.extensions())) {
             Ok(place) => {
                 let (head, body) = request.into_parts();
                 let body = Arriving::for_method(head.uri.path(), body);
