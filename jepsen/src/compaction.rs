@@ -7,7 +7,8 @@
 //!
 //! What must hold:
 //!
-//! * A read of the past shows the key as it was, or is refused as compacted.
+//! * A read of the past shows the key as it was, or is refused as compacted. Never is its revision one that is still to come:
+//!   it was answered, and the read has a context that is at least as new.
 //! * It is refused only below a revision up to which a compaction was begun, whether or not that was answered.
 //! * It is refused below a compaction that was answered, if it is linearizable, or has the context of a put that was begun
 //!   after that answer: whichever replica has that put has applied the compaction before.
@@ -20,11 +21,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use trefoil_client::{Client, Consistency, Context, Error, Kind, Outcome, Revision};
+use tokio::task::JoinHandle;
+use trefoil_client::{Client, Consistency, Context, Error, Kind, Revision};
 use trefoil_world::{clock, task};
 
 use crate::checker::Verdict;
 use crate::generator::Dice;
+use crate::outcome::{Access, Certainty, of_trefoil};
 
 const CHECKER: &str = "compaction";
 /// Of so many requests two are reads, one is a compaction, and the others are changes.
@@ -50,11 +53,11 @@ pub struct Compaction {
 
 impl Compaction {
     /// Starts the client, which pauses for 1 to `pause_max_ms` between two requests. In the simulation it is started on the
-    /// clients' machine.
-    pub fn start(pause_max_ms: u64, endpoints: &[String], dice: Dice) -> Compaction {
+    /// clients' machine. Its task ends soon after it was stopped, and fails when it panics.
+    pub fn start(pause_max_ms: u64, endpoints: &[String], dice: Dice) -> (Compaction, JoinHandle<()>) {
         let compaction = Compaction { seen: Arc::default(), stopped: Arc::default() };
-        task::spawn(work(endpoints.to_vec(), compaction.clone(), pause_max_ms, dice));
-        compaction
+        let task = task::spawn(work(endpoints.to_vec(), compaction.clone(), pause_max_ms, dice));
+        (compaction, task)
     }
 
     /// Nothing more is asked than what was begun.
@@ -128,6 +131,8 @@ struct Look {
 enum Shown {
     Value(Option<String>),
     Compacted,
+    /// Refused: its revision is still to come.
+    Future,
 }
 
 /// What is known of the past.
@@ -159,6 +164,14 @@ impl Past {
         }
     }
 
+    /// A change was not answered as asked. One that may be done at any later time leaves its key to itself.
+    fn fail(&mut self, certainty: Certainty) {
+        match certainty {
+            Certainty::NotDone => {}
+            Certainty::Unknown => self.number += 1,
+        }
+    }
+
     /// Up to where history is to be compacted; `None` when too little of it is known.
     fn choose_floor(&self, dice: &mut Dice) -> Option<u64> {
         let older = self.changes.len().checked_sub(LEFT_MIN).filter(|older| *older > 0)?;
@@ -166,16 +179,17 @@ impl Past {
         self.changes.get(place).map(|change| change.revision)
     }
 
-    /// A read of the key as a change has left it: at the change's revision, or at the last one before the next change.
+    /// A read of the key as a change has left it: at the change's revision, or at the last one before the next change. `None`
+    /// when no change is known, or the one that was drawn found a store without any: there is no asking for revision 0.
     fn choose_look(&self, linearizable: bool, dice: &mut Dice) -> Option<Look> {
         let places = Some(self.changes.len() as u64).filter(|changes| *changes > 0)?;
         let (place, late) = (dice.below(places) as usize, dice.flag());
         let Change { key, revision, value } = self.changes.get(place)?.clone();
         let next = self.changes.get(place + 1).filter(|next| late && next.key == key);
         // A delete that finds nothing has the revision of what was before it.
-        let revision = next.map_or(revision, |next| revision.max(next.revision - 1));
+        let revision = next.map_or(revision, |next| revision.max(next.revision.saturating_sub(1)));
         let refused_below = if linearizable { self.done } else { self.done_in_context };
-        Some(Look { key, revision, value, refused_below })
+        (revision > 0).then_some(Look { key, revision, value, refused_below })
     }
 
     /// What is wrong with what was shown, if anything is.
@@ -196,6 +210,9 @@ impl Past {
                 Some(format!("{key} at revision {revision} was shown, and history is compacted up to {refused_below}"))
             }
             Shown::Value(_) => None,
+            Shown::Future => {
+                Some(format!("{key} at revision {revision} was refused: it is to come, and it was answered before"))
+            }
         }
     }
 }
@@ -249,10 +266,7 @@ impl Compactor {
                 }
                 self.past.add(Change { key, revision: revision.0, value });
             }
-            Err(error) => match error.outcome() {
-                Outcome::NotDone | Outcome::Refused => {}
-                Outcome::Unknown => self.past.number += 1,
-            },
+            Err(error) => self.past.fail(of_trefoil(&error, Access::Write).certainty),
         }
     }
 
@@ -288,7 +302,7 @@ impl Compactor {
         }
     }
 
-    /// Reads the past. A read that fails shows nothing.
+    /// Reads the past. A read that fails otherwise than by its revision shows nothing.
     async fn look(&mut self) {
         let linearizable = self.dice.below(LINEARIZABLE_ONE_IN) == 0;
         let consistency = if linearizable { Consistency::Linearizable } else { Consistency::Stale };
@@ -297,12 +311,14 @@ impl Compactor {
         let shown = match get.context(&self.context).timeout(CALL_TIMEOUT).send().await {
             Ok(reply) => Shown::Value(reply.pair().map(|pair| String::from_utf8_lossy(&pair.value).into_owned())),
             Err(error) if error.kind() == Kind::Compacted => Shown::Compacted,
+            Err(error) if error.kind() == Kind::FutureRevision => Shown::Future,
             Err(_) => return,
         };
         let mut seen = self.compaction.seen();
         match shown {
             Shown::Value(_) => seen.shown += 1,
             Shown::Compacted => seen.refused += 1,
+            Shown::Future => {}
         }
         if let Some(why) = self.past.differs(&look, &shown) {
             seen.violated(why);
@@ -363,6 +379,23 @@ mod tests {
     }
 
     #[test]
+    fn deletes_in_an_empty_store_are_not_looked_at() {
+        let nothing = || Change { key: "compaction/0".into(), revision: 0, value: None };
+        let past = Past { changes: VecDeque::from([nothing(), nothing()]), ..Past::default() };
+        let mut dice = Dice::new(1);
+        assert!((0..100).all(|at| past.choose_look(at % 2 == 0, &mut dice).is_none()));
+    }
+
+    #[test]
+    fn a_change_that_may_still_be_done_leaves_its_key_to_itself() {
+        for (certainty, key) in [(Certainty::NotDone, "compaction/0"), (Certainty::Unknown, "compaction/1")] {
+            let mut past = Past::default();
+            past.fail(certainty);
+            assert_eq!(past.key(), key, "{certainty:?}");
+        }
+    }
+
+    #[test]
     fn what_a_read_of_the_past_may_not_show_is_found() {
         let past = Past { begun: 40, done: 30, ..past() };
         let value = |value: &str| Shown::Value(Some(value.to_owned()));
@@ -375,6 +408,8 @@ mod tests {
             (39, Shown::Compacted, None),
             (29, Shown::Compacted, None),
             (40, Shown::Compacted, Some("was refused")),
+            (40, Shown::Future, Some("it is to come")),
+            (29, Shown::Future, Some("it is to come")),
         ];
         for (revision, shown, expected) in cases {
             let look = Look { key: "k".into(), revision, value: Some("4".into()), refused_below: 30 };

@@ -106,10 +106,11 @@ pub async fn run<W: Workload + Default>(
     let noted: Arc<Mutex<Noted>> = Arc::default();
     let observer = task::spawn(observe(cluster.statuses(), noted.clone()));
     let workers = load(&asking, cluster, plan, until, &mut dice);
-    let compaction = compacting(cluster, plan, &mut dice);
+    let (compaction, compactor) = compacting(cluster, plan, &mut dice).unzip();
     trouble(cluster, nemesis, plan, &asking, until, dice.split()).await;
     compaction.iter().for_each(Compaction::stop);
-    let mut failures = all_ended(workers).await;
+    let mut failures = all_ended("worker", workers).await;
+    failures.extend(all_ended("compacting client", compactor).await);
     let recovered_by = clock::now() + RECOVERY_MAX;
     record_faults(&asking, nemesis.final_heal(cluster).await);
     let recovery = recover(&asking, cluster, nemesis, plan, recovered_by).await;
@@ -166,7 +167,7 @@ fn load<W: Workload>(
 }
 
 /// Has history compacted beside the load, if that must be seen to happen.
-fn compacting(cluster: &Cluster, plan: &Plan, dice: &mut Dice) -> Option<Compaction> {
+fn compacting(cluster: &Cluster, plan: &Plan, dice: &mut Dice) -> Option<(Compaction, JoinHandle<()>)> {
     let wanted = plan.expected.contains(&Expected::Compaction);
     wanted.then(|| Compaction::start(COMPACTION_PAUSE_MAX_MS, &cluster.endpoints(), dice.split()))
 }
@@ -176,11 +177,11 @@ fn is_bound(worker: usize, nodes: usize) -> bool {
     (worker / nodes + worker % nodes) % 2 == 1
 }
 
-/// Waits for the workers. In words, which of them did not end as they should.
-async fn all_ended(workers: Vec<JoinHandle<()>>) -> Vec<String> {
+/// Waits for tasks, each of which is a `what`. In words, which of them did not end as they should.
+async fn all_ended(what: &str, tasks: impl IntoIterator<Item = JoinHandle<()>>) -> Vec<String> {
     let mut failures = Vec::new();
-    for (number, worker) in workers.into_iter().enumerate() {
-        failures.extend(worker.await.err().map(|error| format!("worker {number}: {error}")));
+    for (number, task) in tasks.into_iter().enumerate() {
+        failures.extend(task.await.err().map(|error| format!("{what} {number}: {error}")));
     }
     failures
 }

@@ -209,7 +209,7 @@ impl<W: Workload + Default> Run<W> {
         });
         *compaction = parameters.compaction.as_ref().map(|how| {
             let dice = dice(parameters.seed, Part::Compaction).split();
-            cluster.clients.run(async { Compaction::start(how.pause_ms, &endpoints, dice) })
+            cluster.clients.run(async { Compaction::start(how.pause_ms, &endpoints, dice).0 })
         });
         let mut choices = dice(parameters.seed, Part::Load);
         let begun = async {

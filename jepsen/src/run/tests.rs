@@ -70,13 +70,16 @@ fn what_goes_wrong_in_the_harness_takes_no_verdict_away() {
 }
 
 #[tokio::test]
-async fn a_worker_that_panics_is_told() {
+async fn who_panics_is_told() {
     async fn work(well: bool) {
         assert!(well, "on purpose");
     }
     let workers = vec![task::spawn(work(true)), task::spawn(work(false))];
-    let failures = all_ended(workers).await;
+    let failures = all_ended("worker", workers).await;
     assert!(failures.len() == 1 && failures[0].starts_with("worker 1: "), "{failures:?}");
+    let failures = all_ended("compacting client", Some(task::spawn(work(false)))).await;
+    assert!(failures.len() == 1 && failures[0].starts_with("compacting client 0: "), "{failures:?}");
+    assert!(all_ended("compacting client", None).await.is_empty());
 }
 
 #[test]
