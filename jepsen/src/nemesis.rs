@@ -105,15 +105,45 @@ impl Nemesis {
         self.active.iter().map(|(_, fault)| fault)
     }
 
-    /// Puts the next fault in force, and probes it. Beside others it is the next that goes with them; nothing, when none
-    /// does. No kind is in force twice.
+    /// Whether faults of the kinds asked for can go beside each other in such a cluster, whoever leads it.
+    pub fn can_pair(&self, placement: &Placement) -> bool {
+        let leader = placement.leader.or(placement.holders.first().copied());
+        beside::can_pair(&self.kinds, &Placement { leader, ..placement.clone() })
+    }
+
+    /// Puts the next fault in force, alone, and probes it. What an earlier healing has left is healed first; nothing is put
+    /// in force when it stays.
     pub async fn inject(&mut self, cluster: &mut Cluster, placement: &Placement) -> Vec<Seen> {
-        let (order, mut dice) = (self.dice.split(), self.dice.split());
+        let (order, dice) = (self.dice.split(), self.dice.split());
+        let mut seen = Vec::new();
         if !self.active.is_empty() {
-            let Some((kind, fault)) = self.next_beside(order, &dice, cluster, placement) else { return Vec::new() };
-            self.unseated -= u64::from(std::mem::take(&mut self.last_unseats));
-            return self.put_in_force(kind, &fault, cluster, placement).await;
+            seen = self.heal(cluster).await;
         }
+        if self.active.is_empty() {
+            seen.extend(self.inject_next(order, dice, cluster, placement).await);
+        }
+        seen
+    }
+
+    /// The same beside the faults in force: the next that goes with them; nothing, when none does. No kind is in force
+    /// twice. With none in force it comes alone.
+    pub async fn inject_beside(&mut self, cluster: &mut Cluster, placement: &Placement) -> Vec<Seen> {
+        if self.active.is_empty() {
+            return self.inject(cluster, placement).await;
+        }
+        let (order, dice) = (self.dice.split(), self.dice.split());
+        let Some((kind, fault)) = self.next_beside(order, &dice, cluster, placement) else { return Vec::new() };
+        self.unseated -= u64::from(std::mem::take(&mut self.last_unseats));
+        self.put_in_force(kind, &fault, cluster, placement).await
+    }
+
+    async fn inject_next(
+        &mut self,
+        order: Dice,
+        mut dice: Dice,
+        cluster: &mut Cluster,
+        placement: &Placement,
+    ) -> Vec<Seen> {
         let Some(kind) = self.next_kind(order) else { return Vec::new() };
         let unsupported = |why: String| vec![(kind.to_string(), FaultPhase::Unsupported, why)];
         let fault = match kind.choose(&mut dice, placement) {

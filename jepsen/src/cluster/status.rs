@@ -144,15 +144,19 @@ pub fn replica(status: &NodeStatus) -> Option<&ReplicaStatus> {
     status.replicas.iter().find(|replica| replica.partition == PartitionId::DEFAULT)
 }
 
-/// Whether a node says that it is connected to another one, for each two places of which both answer and the former has met
-/// the latter.
-pub fn connections(statuses: &[Option<NodeStatus>]) -> BTreeMap<Line, bool> {
-    let is = |status: &Option<NodeStatus>, node: NodeId| status.as_ref().is_some_and(|status| status.node == node);
+/// At which place each node is, of those that answer.
+pub fn places(statuses: &[Option<NodeStatus>]) -> BTreeMap<NodeId, usize> {
+    let place = |(place, status): (usize, &Option<NodeStatus>)| Some((status.as_ref()?.node, place));
+    statuses.iter().enumerate().filter_map(place).collect()
+}
+
+/// Whether a node says that it is connected to another one, for each two of which the former answers and has met the
+/// latter. `places`: those that are known; whether who is there answers now does not matter.
+pub fn connections(statuses: &[Option<NodeStatus>], places: &BTreeMap<NodeId, usize>) -> BTreeMap<Line, bool> {
     let mut connections = BTreeMap::new();
     for (from, status) in statuses.iter().enumerate() {
         for peer in status.iter().flat_map(|status| &status.peers) {
-            let to = statuses.iter().position(|status| is(status, peer.node));
-            connections.extend(to.map(|to| (Line { from, to }, peer.connected)));
+            connections.extend(places.get(&peer.node).map(|&to| (Line { from, to }, peer.connected)));
         }
     }
     connections
@@ -215,10 +219,18 @@ pub(crate) mod tests {
             };
             Some(NodeStatus { peers: peers.iter().map(peer).collect(), ..status(id, (1, 4)) })
         };
-        let statuses = [says(10, &[(20, true), (30, true), (40, true)]), says(20, &[(10, false)]), None, says(40, &[])];
-        let expected = [((0, 1), true), ((0, 3), true), ((1, 0), false)];
-        let expected = expected.map(|((from, to), connected)| (Line { from, to }, connected));
-        assert_eq!(connections(&statuses), BTreeMap::from(expected));
+        let told = |statuses: &[Option<NodeStatus>], places: &BTreeMap<NodeId, usize>| {
+            let lines = connections(statuses, places).into_iter();
+            lines.map(|(Line { from, to }, connected)| ((from, to), connected)).collect::<Vec<_>>()
+        };
+        let before = [says(10, &[(20, true), (30, true), (40, true)]), says(20, &[(10, false)]), None, says(40, &[])];
+        let known = places(&before);
+        assert_eq!(known, BTreeMap::from([(NodeId(10), 0), (NodeId(20), 1), (NodeId(40), 3)]));
+        assert_eq!(told(&before, &known), [((0, 1), true), ((0, 3), true), ((1, 0), false)]);
+        // Who is silent since hides nothing of what others say of it.
+        let later = [says(10, &[(20, false), (40, true)]), None, None, None];
+        assert_eq!(told(&later, &known), [((0, 1), false), ((0, 3), true)]);
+        assert!(told(&later, &places(&later)).is_empty());
     }
 
     /// What, what each node says, who was known to hold the partition, who is now.

@@ -17,12 +17,14 @@ use std::collections::BTreeSet;
 use super::fault::Fault;
 use super::grudge::Grudge;
 use super::kind::FaultKind;
-use crate::backend::Traffic;
+use crate::backend::{Break, Traffic};
 use crate::cluster::status::Placement;
 use crate::generator::Dice;
 
 /// How often whom a kind hits is chosen anew, until it goes beside the others.
 const CHOICES: u32 = 8;
+/// Of so many first faults of a kind one goes with another kind, if any does.
+const FIRST_FAULTS: u64 = 16;
 
 /// The last of these kinds of which a fault goes beside those in force, and the fault. No kind is in force twice.
 pub(super) fn choose(
@@ -40,12 +42,23 @@ fn choose_of(kind: FaultKind, in_force: &[(FaultKind, Fault)], mut dice: Dice, p
     (0..CHOICES).find_map(|_| kind.choose(&mut dice.split(), placement).ok().filter(&fits))
 }
 
+/// Whether a fault of one of these kinds can be in force beside one of another kind, when the default partition is so placed.
+pub(super) fn can_pair(kinds: &[FaultKind], placement: &Placement) -> bool {
+    let goes_with_another = |kind: FaultKind, mut dice: Dice| {
+        let first = kind.choose(&mut dice, placement).ok();
+        first.is_some_and(|first| choose(kinds, &[(kind, first)], &dice, placement).is_some())
+    };
+    (0..FIRST_FAULTS).any(|seed| kinds.iter().any(|kind| goes_with_another(*kind, Dice::new(seed))))
+}
+
 /// What a fault touches, and is seen by.
 enum Measure<'a> {
     /// Processes of these nodes are gone, or stopped.
     Down(&'a BTreeSet<usize>),
-    /// Their disks fail once they write, and they may end then.
+    /// Their disks fail once they sync, and they end then.
     Disk(&'a BTreeSet<usize>),
+    /// Their disks are full, and they may end or go on: who leads then refuses all writes.
+    Full(&'a BTreeSet<usize>),
     /// They came back with other directories, and may serve, stay out or have ended.
     Directory(&'a BTreeSet<usize>),
     /// All that passes between nodes.
@@ -54,8 +67,10 @@ enum Measure<'a> {
     PeerPort,
     /// How long what comes by takes, on the lines of these nodes.
     Late(&'a BTreeSet<usize>),
-    /// Connections of these nodes.
+    /// Connections of these nodes. They make new ones.
     Broken(&'a BTreeSet<usize>),
+    /// The same, but they are not told, and find out in their own time.
+    HalfOpen(&'a BTreeSet<usize>),
     /// A snapshot on its way. Whom it takes down is not known before.
     Transfer,
 }
@@ -67,12 +82,14 @@ impl Measure<'_> {
             | Fault::KillAll { nodes }
             | Fault::PowerLoss { nodes, .. }
             | Fault::Pause { nodes, .. } => Measure::Down(nodes),
-            Fault::SyncError { nodes, .. } | Fault::DiskFull { nodes, .. } => Measure::Disk(nodes),
+            Fault::SyncError { nodes, .. } => Measure::Disk(nodes),
+            Fault::DiskFull { nodes, .. } => Measure::Full(nodes),
             Fault::Replaced { nodes, .. } => Measure::Directory(nodes),
             Fault::Partition { grudge, .. } => Measure::Parted(grudge),
             Fault::PeerPortCut { .. } => Measure::PeerPort,
             Fault::Weather { nodes, .. } => Measure::Late(nodes),
-            Fault::Broken { nodes, .. } => Measure::Broken(nodes),
+            Fault::Broken { how: Break::Reset, nodes, .. } => Measure::Broken(nodes),
+            Fault::Broken { how: Break::HalfOpen, nodes, .. } => Measure::HalfOpen(nodes),
             Fault::SnapshotUnderFire { .. } => Measure::Transfer,
         }
     }
@@ -80,37 +97,47 @@ impl Measure<'_> {
 
 /// Whether `next` can be put in force, and seen, while `active` is.
 pub(super) fn goes_beside(next: &Fault, active: &Fault, placement: &Placement) -> bool {
-    use Measure::{Broken, Directory, Disk, Down, Late, Parted, PeerPort, Transfer};
+    use Measure::{Broken, Directory, Disk, Down, Full, HalfOpen, Late, Parted, PeerPort, Transfer};
     let active = Measure::of(active);
     match Measure::of(next) {
         Down(nodes) => match active {
-            Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit),
-            Parted(_) | PeerPort | Late(_) | Broken(_) => true,
+            Down(hit) | Disk(hit) | Full(hit) | Directory(hit) => nodes.is_disjoint(hit),
+            Parted(_) | PeerPort | Late(_) | Broken(_) | HalfOpen(_) => true,
             Transfer => false,
         },
-        Disk(nodes) => match active {
+        Disk(nodes) | Full(nodes) => match active {
             Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit) && goes_on_without(hit, placement),
+            Full(hit) => nodes.is_disjoint(hit) && goes_on_without(hit, placement) && others_are_led(hit, placement),
             // Who is not heard may have nothing to write.
-            Parted(_) | PeerPort | Late(_) | Broken(_) | Transfer => false,
+            Parted(_) | PeerPort | Late(_) | Broken(_) | HalfOpen(_) | Transfer => false,
         },
         Parted(grudge) => match active {
-            Down(hit) | Disk(hit) | Directory(hit) => parts_others(grudge, hit, placement),
+            Down(hit) | Disk(hit) | Full(hit) | Directory(hit) => parts_others(grudge, hit, placement),
             Broken(_) => true,
-            // What passes is measured within a time.
-            Parted(_) | PeerPort | Late(_) | Transfer => false,
+            // What passes is measured within a time; and who says that a connection is lost may mean one that is half open.
+            Parted(_) | PeerPort | Late(_) | HalfOpen(_) | Transfer => false,
         },
         Late(nodes) => match active {
-            Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit) && goes_on_without(hit, placement),
-            Broken(hit) => nodes.is_disjoint(hit),
+            Down(hit) | Disk(hit) | Full(hit) | Directory(hit) => {
+                nodes.is_disjoint(hit) && goes_on_without(hit, placement)
+            }
+            Broken(hit) | HalfOpen(hit) => nodes.is_disjoint(hit),
             Parted(_) | PeerPort | Late(_) | Transfer => false,
         },
-        Broken(nodes) => match active {
-            Down(hit) | Disk(hit) | Directory(hit) => nodes.is_disjoint(hit) && goes_on_without(hit, placement),
+        Broken(nodes) | HalfOpen(nodes) => match active {
+            Down(hit) | Disk(hit) | Full(hit) | Directory(hit) => {
+                nodes.is_disjoint(hit) && goes_on_without(hit, placement)
+            }
             Late(_) => true,
-            Parted(_) | PeerPort | Broken(_) | Transfer => false,
+            Parted(_) | PeerPort | Broken(_) | HalfOpen(_) | Transfer => false,
         },
         Directory(_) | PeerPort | Transfer => false,
     }
+}
+
+/// Whether somebody is known to lead who is not among these: what nobody else proposes, nobody writes.
+fn others_are_led(hit: &BTreeSet<usize>, placement: &Placement) -> bool {
+    placement.leader.is_some_and(|leader| !hit.contains(&leader))
 }
 
 /// Whether a majority of the holders is not among these.
@@ -129,7 +156,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::backend::{Break, Weather};
+    use crate::backend::Weather;
     use crate::cluster::Replacement;
     use crate::nemesis::{Shape, Targets, Victim};
 
@@ -179,6 +206,14 @@ mod tests {
         Fault::Broken { how: Break::Reset, whom: Targets::One, nodes: set(nodes) }
     }
 
+    fn half_open(nodes: &[usize]) -> Fault {
+        Fault::Broken { how: Break::HalfOpen, whom: Targets::One, nodes: set(nodes) }
+    }
+
+    fn disk_full(nodes: &[usize]) -> Fault {
+        Fault::DiskFull { whom: Targets::One, nodes: set(nodes), bytes: 0 }
+    }
+
     fn snapshot() -> Fault {
         Fault::SnapshotUnderFire { victim: Victim::Receiver, seed: 1 }
     }
@@ -200,6 +235,12 @@ mod tests {
             (sync_error(&[2]), sync_error(&[1]), true),
             (kill(&[0]), slow(&[1]), true),
             (slow(&[0]), reset(&[0]), true),
+            (slow(&[0]), half_open(&[0]), true),
+            (reset(&[0]), parted(&[0], &[1, 2]), true),
+            (sync_error(&[0]), disk_full(&[1]), true),
+            (disk_full(&[1]), sync_error(&[0]), true),
+            (disk_full(&[0]), kill(&[1]), true),
+            (disk_full(&[0]), slow(&[1]), true),
             // One would undo the other.
             (pause(&[0]), kill(&[0, 1]), false),
             (kill(&[0]), pause(&[0]), false),
@@ -212,11 +253,15 @@ mod tests {
             (kill(&[0, 1]), slow(&[2]), false),
             (parted(&[0], &[1, 2]), sync_error(&[0]), false),
             (parted(&[0], &[1, 2]), slow(&[0]), false),
+            (disk_full(&[0]), sync_error(&[1]), false),
+            (disk_full(&[0]), disk_full(&[1]), false),
             // Nobody could tell which of the two it was.
             (parted(&[0], &[1, 2]), parted(&[1], &[0, 2]), false),
             (parted(&[0], &[1, 2]), port_cut(0), false),
             (slow(&[0]), slow(&[1]), false),
             (reset(&[0]), reset(&[1]), false),
+            (reset(&[0]), half_open(&[1]), false),
+            (half_open(&[0]), parted(&[1], &[0, 2]), false),
             (slow(&[0]), parted(&[0], &[1, 2]), false),
             (kill(&[0]), port_cut(1), false),
             (snapshot(), kill(&[0]), false),
@@ -225,6 +270,50 @@ mod tests {
         for (active, next, expected) in cases {
             assert_eq!(goes_beside(&next, &active, &of_five(3)), expected, "{next:?} beside {active:?}");
         }
+    }
+
+    #[test]
+    fn beside_a_full_disk_another_one_fails_only_when_somebody_else_is_known_to_lead() {
+        for (leader, expected) in [(Some(0), false), (Some(1), true), (Some(2), true), (None, false)] {
+            let placement = Placement { leader, ..of_five(3) };
+            assert_eq!(goes_beside(&sync_error(&[1]), &disk_full(&[0]), &placement), expected, "{leader:?} leads");
+            assert!(goes_beside(&disk_full(&[1]), &sync_error(&[0]), &placement), "{leader:?} leads");
+        }
+    }
+
+    #[test]
+    fn kinds_pair_when_some_of_their_faults_do() {
+        use FaultKind::{
+            Amnesia, Drip, HalfOpen, Kill, KillAll, Partition, PartitionOf, Pause, PeerPortCut, PowerLoss,
+        };
+        use FaultKind::{DiskFull, OldCopy, Reset, SlowLinks, SnapshotUnderFire, SyncError, Truncation};
+        let cases: [(&[FaultKind], bool); 20] = [
+            (&[], false),
+            (&[Kill], false),
+            (&[Kill, Kill], false),
+            (&[Kill, Pause], true),
+            (&[Kill, KillAll], false),
+            (&[Pause, KillAll], false),
+            (&[KillAll, PowerLoss], false),
+            (&[Partition, PowerLoss], true),
+            (&[PartitionOf(Shape::Bridge), Pause], true),
+            (&[PartitionOf(Shape::One), PartitionOf(Shape::Halves)], false),
+            (&[PeerPortCut, Partition], false),
+            (&[PeerPortCut, KillAll], true),
+            (&[SyncError, DiskFull], true),
+            (&[SlowLinks, Drip], false),
+            (&[SlowLinks, Reset], true),
+            (&[HalfOpen, Partition], false),
+            (&[Amnesia, OldCopy, Truncation], false),
+            (&[Truncation, Kill], true),
+            (&[SnapshotUnderFire, Kill], false),
+            (&[SnapshotUnderFire, Kill, Pause], true),
+        ];
+        for (kinds, expected) in cases {
+            assert_eq!(can_pair(kinds, &of_five(3)), expected, "{kinds:?}");
+        }
+        let alone = Placement::unknown(1, Some(0));
+        assert!(!can_pair(&[Kill, Pause], &alone), "one node is not hit twice");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use anyhow::{Context, ensure};
 use trefoil_world::clock;
 
 use super::fault::Fault;
-use crate::backend::{Cut, Line, Links, Traffic, node_name};
+use crate::backend::{Cut, Links, Traffic, node_name};
 use crate::cluster::Cluster;
 use crate::generator::Dice;
 
@@ -33,8 +33,8 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) struct Done {
     /// In words, where that is more than the fault says.
     pub(super) said: String,
-    /// Of a cut between proxies: who, before it, said to be connected to whom.
-    connected: BTreeSet<Line>,
+    /// Of a cut between proxies.
+    before: network::Before,
     /// Of a snapshot under fire.
     transfer: Option<snapshot::Transfer>,
 }
@@ -69,7 +69,7 @@ pub(super) async fn inject(cluster: &mut Cluster, fault: &Fault) -> anyhow::Resu
         Fault::Kill { nodes, .. } | Fault::KillAll { nodes } => cluster.kill(nodes).await?,
         Fault::Pause { nodes, .. } => cluster.pause(nodes)?,
         Fault::Partition { .. } | Fault::PeerPortCut { .. } => {
-            done.connected = network::connected(cluster, fault).await?;
+            done.before = network::before(cluster, fault).await?;
             let cuts = fault.cuts();
             let count = cuts.len();
             links(cluster)?.cut(cuts).await?;

@@ -1,6 +1,9 @@
 //! The nemesis against processes that only say that they are ready: faults of processes need no more of a node.
 
 use std::path::Path;
+use std::time::Duration;
+
+use trefoil_world::clock;
 
 use super::*;
 use crate::backend::{Backend, Loopback};
@@ -68,14 +71,15 @@ async fn two_faults_are_in_force_at_once_and_healed_at_once() {
     for _ in 0..8 {
         let first = nemesis.inject(&mut cluster, &led_by(None)).await;
         assert_eq!(phases(&first), [FaultPhase::Injected, FaultPhase::InForce], "{first:?}");
-        let second = nemesis.inject(&mut cluster, &led_by(None)).await;
+        let second = nemesis.inject_beside(&mut cluster, &led_by(None)).await;
         let in_force = nemesis.active().count();
         pairs += in_force - 1;
         if in_force == 2 {
             assert_eq!(phases(&second), [FaultPhase::Injected, FaultPhase::InForce], "{second:?}");
             let (gone, stopped) = state(&cluster);
             assert!(!gone.is_empty() && !stopped.is_empty() && gone.is_disjoint(&stopped), "{first:?}, {second:?}");
-            assert!(nemesis.inject(&mut cluster, &led_by(None)).await.is_empty(), "no kind is in force twice");
+            let third = nemesis.inject_beside(&mut cluster, &led_by(None)).await;
+            assert!(third.is_empty(), "no kind is in force twice: {third:?}");
         }
         let healed = nemesis.final_heal(&mut cluster).await;
         assert_eq!(phases(&healed), vec![FaultPhase::Healed; in_force], "{healed:?}");
@@ -93,7 +97,7 @@ async fn what_undoes_a_fault_does_not_come_beside_it_and_keeps_its_turn() {
     for _ in 0..2 {
         let seen = nemesis.inject(&mut cluster, &led_by(None)).await;
         names.insert(seen[0].0.clone());
-        assert!(nemesis.inject(&mut cluster, &led_by(None)).await.is_empty(), "{seen:?}");
+        assert!(nemesis.inject_beside(&mut cluster, &led_by(None)).await.is_empty(), "{seen:?}");
         assert_eq!(phases(&nemesis.heal(&mut cluster).await), [FaultPhase::Healed]);
     }
     assert_eq!(names, BTreeSet::from_iter(nemesis.kinds()));
@@ -133,6 +137,34 @@ async fn what_cannot_be_healed_stays_noted_and_is_said_to_be_there() {
         assert!(not_healed.len() == times && not_healed[times - 1].contains("ended by itself"), "{not_healed:?}");
         nemesis.heal(&mut cluster).await;
     }
+}
+
+#[tokio::test]
+async fn what_a_healing_has_left_is_gone_before_the_next_fault_is_there_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // No node comes up while a file says so.
+    let broken = folder.path().join("broken");
+    let script = format!("[ -e {} ] && exit 3; {STAND_IN}", broken.display());
+    let places = Loopback::with_prefix(NODES, &["sh", "-c", &script]).expect("places");
+    let started = Cluster::start(Backend::Loopback(places), Path::new("/bin/sh"), folder.path(), &[]).await;
+    let mut cluster = started.expect("they are ready");
+    let mut nemesis = Nemesis::new(&[FaultKind::KillAll, FaultKind::Pause], 7);
+    while nemesis.active().all(|fault| !matches!(fault, Fault::KillAll { .. })) {
+        nemesis.heal(&mut cluster).await;
+        nemesis.inject(&mut cluster, &led_by(None)).await;
+    }
+    std::fs::write(&broken, "").expect("written");
+    assert_eq!(phases(&nemesis.heal(&mut cluster).await), [FaultPhase::Injected], "the first healing fails");
+    let seen = nemesis.inject(&mut cluster, &led_by(None)).await;
+    assert_eq!(phases(&seen), [FaultPhase::Injected], "so does the second, and nothing comes beside: {seen:?}");
+    while state(&cluster).0.len() < NODES {
+        clock::sleep(Duration::from_millis(10)).await;
+    }
+    std::fs::remove_file(&broken).expect("removed");
+    let seen = nemesis.inject(&mut cluster, &led_by(None)).await;
+    assert_eq!(phases(&seen), [FaultPhase::Healed, FaultPhase::Injected, FaultPhase::InForce], "{seen:?}");
+    assert_eq!(nemesis.active().count(), 1);
+    assert_eq!((nemesis.not_healed().len(), phases(&nemesis.heal(&mut cluster).await)), (2, vec![FaultPhase::Healed]));
 }
 
 #[tokio::test]
@@ -254,7 +286,7 @@ async fn a_fault_in_force_that_has_another_node_lead_is_counted() {
         let before = nemesis.unseated();
         nemesis.inject(&mut cluster, &placement).await;
         let alone = nemesis.active().any(|fault| unseats::unseats(fault, &placement));
-        nemesis.inject(&mut cluster, &placement).await;
+        nemesis.inject_beside(&mut cluster, &placement).await;
         let counts = alone && nemesis.active().count() == 1;
         nemesis.heal(&mut cluster).await;
         assert_eq!(nemesis.unseated(), before + u64::from(counts));

@@ -7,11 +7,12 @@
 //! Between proxies it is the harness that cuts, and its own words that are measured. So the nodes are asked too: those that
 //! were connected must say that they no longer are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{anyhow, ensure};
 use futures::future::join_all;
+use trefoil_client::NodeId;
 use trefoil_world::{clock, net};
 
 use super::{Done, POLL, links};
@@ -29,18 +30,29 @@ const CONNECTED_MAX: Duration = Duration::from_secs(5);
 /// How long they may take to notice that they are cut off: each second they want a sign of life, and wait two for it.
 const NOTICED_MAX: Duration = Duration::from_secs(8);
 
-/// Who of those that a fault cuts off from each other says to be connected, before it does. Nothing where nobody is asked.
-pub(super) async fn connected(cluster: &Cluster, fault: &Fault) -> anyhow::Result<BTreeSet<Line>> {
+/// What nodes said before a cut between them.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Who of those that are to be cut off from each other said to be connected to whom.
+    connected: BTreeSet<Line>,
+    /// Where each node is that answered: then it may not.
+    places: BTreeMap<NodeId, usize>,
+}
+
+/// What those say that a fault cuts off from each other, before it does. Nothing where nobody is asked.
+pub(super) async fn before(cluster: &Cluster, fault: &Fault) -> anyhow::Result<Before> {
     if !is_told(cluster)? {
-        return Ok(BTreeSet::new());
+        return Ok(Before::default());
     }
     let (pairs, until) = (pairs(&fault.cuts().iter().map(Line::of).collect()), clock::now() + CONNECTED_MAX);
     let mut statuses = cluster.statuses();
     loop {
-        let said = status::connections(&statuses.ask_all().await);
+        let answers = statuses.ask_all().await;
+        let places = status::places(&answers);
+        let said = status::connections(&answers, &places);
         let connected: BTreeSet<Line> = pairs.iter().copied().filter(|line| said.get(line) == Some(&true)).collect();
         if !connected.is_empty() || clock::now() >= until {
-            return Ok(connected);
+            return Ok(Before { connected, places });
         }
         clock::sleep(POLL).await;
     }
@@ -54,23 +66,24 @@ fn is_told(cluster: &Cluster) -> anyhow::Result<bool> {
     })
 }
 
-/// Those that were connected before they were cut off say that they are not. In words; nothing where nobody is asked.
-async fn noticed(cluster: &Cluster, before: &BTreeSet<Line>) -> anyhow::Result<String> {
+/// Those that were connected before they were cut off say that they are not, whether or not the others answer. In words;
+/// nothing where nobody is asked.
+async fn noticed(cluster: &Cluster, Before { connected, places }: &Before) -> anyhow::Result<String> {
     if !is_told(cluster)? {
         return Ok(String::new());
     }
-    ensure!(!before.is_empty(), "no two of the nodes that are cut off from each other were connected before");
-    let (mut left, until) = (before.clone(), clock::now() + NOTICED_MAX);
+    ensure!(!connected.is_empty(), "no two of the nodes that are cut off from each other were connected before");
+    let (mut left, until) = (connected.clone(), clock::now() + NOTICED_MAX);
     let mut statuses = cluster.statuses();
     loop {
-        let said = status::connections(&statuses.ask_all().await);
+        let said = status::connections(&statuses.ask_all().await, places);
         left.retain(|line| said.get(line) != Some(&false));
         let Some(Line { from, to }) = left.first() else { break };
         let (from, to) = (node_name(*from), node_name(*to));
         ensure!(clock::now() < until, "{from} does not say in {NOTICED_MAX:?} that it is not connected to {to}");
         clock::sleep(POLL).await;
     }
-    Ok(format!("; nodes say that {} connections are lost", before.len()))
+    Ok(format!("; nodes say that {} connections are lost", connected.len()))
 }
 
 /// All that is to be cut is, as [`probe_cuts`] and the nodes have it.
@@ -81,7 +94,7 @@ pub(super) async fn probe_partition(
     cuts: &BTreeSet<Cut>,
 ) -> anyhow::Result<String> {
     let seen = probe_cuts(cluster, fault, Traffic::All, cuts).await?;
-    Ok(seen + &noticed(cluster, &done.connected).await?)
+    Ok(seen + &noticed(cluster, &done.before).await?)
 }
 
 /// All that is to be cut is, and nothing else; and connections over each link that the fault cuts come to nothing.
@@ -114,7 +127,7 @@ pub(super) async fn probe_peer_port_cut(
     let seen = probe_cuts(cluster, fault, Traffic::PeerPort, cuts).await?;
     expect_peer_ports(&links(cluster)?, cluster.nodes().len(), cuts).await?;
     expect_client_ports(cluster).await?;
-    let noticed = noticed(cluster, &done.connected).await?;
+    let noticed = noticed(cluster, &done.before).await?;
     Ok(format!("{seen}; all client ports take connections{noticed}"))
 }
 
