@@ -1,7 +1,8 @@
 //! Coverage: what happened in a run, counted, and whether it is enough to prove anything.
 //!
 //! What had to happen is a list of [`Gate`]s: each kind of call succeeded often enough ([`successes`]), each fault that was
-//! asked for was in force ([`faults`]), and what the run is for was seen ([`events`]). A run with a gate that is not met is
+//! asked for was in force ([`faults`]), two were at once where that was asked for ([`at_once`]), and what the run is for was
+//! seen ([`events`]). A run with a gate that is not met is
 //! `unknown`, never `true`; verdict and report are both made of the same gates. Pure, and the same for the harness and
 //! the simulation.
 //!
@@ -107,17 +108,40 @@ pub fn successes<W: Workload>(operations: &[Operation<W::Call, W::Reply>], floor
     kinds.into_iter().map(gate).collect()
 }
 
-/// How often each fault was in force while there was load: before the last call but for those of [`LAST_PROCESS`].
-pub fn in_force<C, R>(history: &[Event<C, R>]) -> BTreeMap<String, u64> {
-    let mut faults: BTreeMap<String, u64> = BTreeMap::new();
+/// What was noted of faults while there was load: before the last call but for those of [`LAST_PROCESS`].
+fn faults_under_load<C, R>(history: &[Event<C, R>]) -> impl Iterator<Item = (&str, FaultPhase)> {
     let load = |event: &Event<C, R>| matches!(&event.what, What::Invoke { process, .. } if *process < LAST_PROCESS);
     let ended = history.iter().rposition(load).unwrap_or(0);
-    for event in &history[..ended] {
-        if let What::Fault { name, phase: FaultPhase::InForce, .. } = &event.what {
-            *faults.entry(name.clone()).or_default() += 1;
-        }
+    history[..ended].iter().filter_map(|event| match &event.what {
+        What::Fault { name, phase, .. } => Some((name.as_str(), *phase)),
+        What::Invoke { .. } | What::Ok { .. } | What::Fail { .. } | What::Info { .. } => None,
+    })
+}
+
+/// How often each fault was in force under load.
+pub fn in_force<C, R>(history: &[Event<C, R>]) -> BTreeMap<String, u64> {
+    let mut faults: BTreeMap<String, u64> = BTreeMap::new();
+    for (name, _) in faults_under_load(history).filter(|(_, phase)| *phase == FaultPhase::InForce) {
+        *faults.entry(name.to_owned()).or_default() += 1;
     }
     faults
+}
+
+/// How often a fault came to be in force under load while another one was, which it is until something else is noted of it.
+pub fn pairs<C, R>(history: &[Event<C, R>]) -> u64 {
+    let (mut there, mut pairs): (BTreeSet<&str>, u64) = (BTreeSet::new(), 0);
+    for (name, phase) in faults_under_load(history) {
+        match phase {
+            FaultPhase::InForce => {
+                pairs += u64::from(there.iter().any(|other| *other != name));
+                there.insert(name);
+            }
+            FaultPhase::Injected | FaultPhase::Healed | FaultPhase::Unsupported => {
+                there.remove(name);
+            }
+        }
+    }
+    pairs
 }
 
 /// What a run can be for, beside its calls and faults.
@@ -226,6 +250,11 @@ pub fn faults(asked_for: &[AskedFor], in_force: &BTreeMap<String, u64>) -> Vec<G
         Gate { name: format!("{} in force", asked.name), wanted: 1, seen }
     };
     each_once.into_iter().map(gate).collect()
+}
+
+/// Whether two faults were in force at once. `pairs`: see [`pairs`].
+pub fn at_once(pairs: u64) -> Gate {
+    Gate { name: "two faults in force at once".into(), wanted: 1, seen: pairs }
 }
 
 /// What must be seen in a run, each once. `asked_for`: whatever happens. `unseated`: how often a fault in force has had

@@ -53,6 +53,9 @@ pub struct Line {
     pub conditions: Option<Conditions>,
     /// How often each fault was in force.
     pub faults: BTreeMap<String, u64>,
+    /// How often a fault came to be in force while another one was. Lines of older builds do not say it.
+    #[serde(default)]
+    pub pairs: u64,
     /// From the first event to the last one.
     pub seconds: f64,
     pub operations: Outcomes,

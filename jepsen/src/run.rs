@@ -37,7 +37,7 @@ use crate::cluster::{Cluster, NotServing, Struck};
 use crate::compaction::Compaction;
 use crate::coverage::{self, Expected, Floor, Gate, LAST_PROCESS, Observed};
 use crate::generator::Dice;
-use crate::history::{Event, Operation, Process, What, pair};
+use crate::history::{Event, FaultPhase, Operation, Process, What, pair};
 use crate::nemesis::{Nemesis, Seen};
 use crate::target::Target;
 use crate::workload::Workload;
@@ -63,7 +63,8 @@ pub struct Plan {
     /// How long a fault is in force, and how long there is none, on average.
     pub fault_lasts: Duration,
     pub fault_pause: Duration,
-    /// How many faults there are at a time at most; at least 1.
+    /// How many faults there are at a time at most; at least 1. Where two of them can go beside each other, that must be seen
+    /// once: otherwise the run is `unknown`.
     pub at_once: usize,
     /// What must be seen to happen, whatever the faults: otherwise the run is `unknown`.
     pub expected: Vec<Expected>,
@@ -100,6 +101,7 @@ pub async fn run<W: Workload + Default>(
     plan: &Plan,
     keep: impl FnOnce(&[Event<W::Call, W::Reply>]) -> io::Result<()>,
 ) -> Run<W::Call, W::Reply> {
+    let plan = &Plan { at_once: possible_at_once(cluster, nemesis, plan).await, ..plan.clone() };
     let mut dice = Dice::new(plan.seed);
     let asking = Asking::new(W::default().for_target(cluster.target()), dice.split(), Book::new(|_| ()));
     let until = asking.began + plan.lasts;
@@ -121,7 +123,8 @@ pub async fn run<W: Workload + Default>(
     // What ended after the last healing is a crash too, and so is what does not stop as it should.
     failures.extend(cluster.stop().await.err().map(|error| format!("{error:#}")));
     let operations = pair(&history);
-    let gates = gates::<W>(&history, &operations, nemesis, (plan.expected.as_slice(), &observed));
+    let mut gates = gates::<W>(&history, &operations, nemesis, (plan.expected.as_slice(), &observed));
+    gates.extend((plan.at_once > 1).then(|| coverage::at_once(coverage::pairs(&history))));
     let mut verdicts = vec![recovery];
     failures.extend(judge::<W>(&operations, &mut verdicts).err());
     verdicts.extend(compaction.iter().map(Compaction::verdict));
@@ -133,6 +136,15 @@ pub async fn run<W: Workload + Default>(
     verdicts.push(coverage::nothing_found("alarms", &alarms.findings(&struck(cluster))));
     verdicts.extend(harness(&failures));
     Run { history, verdicts, gates, observed, failures }
+}
+
+/// How many faults there can be at a time, of as many as were asked for. Says so when they do not go beside each other.
+async fn possible_at_once(cluster: &mut Cluster, nemesis: &Nemesis, plan: &Plan) -> usize {
+    if plan.at_once == 1 || nemesis.can_pair(&cluster.placement().await) {
+        return plan.at_once;
+    }
+    eprintln!("no two of the faults asked for go beside each other: there is one at a time, and no gate for two");
+    1
 }
 
 /// What faults have done to each node, by its name.
@@ -304,7 +316,8 @@ fn record_faults<W: Workload>(asking: &Asking<W>, faults: Vec<Seen>) {
     }
 }
 
-/// Puts one fault after another in force until it is time to end; now and then one more beside it, after half as long.
+/// Puts one fault after another in force until it is time to end; beside each, until two were in force at once, and then now
+/// and then, one more after half as long.
 async fn trouble<W: Workload>(
     cluster: &mut Cluster,
     nemesis: &mut Nemesis,
@@ -313,7 +326,7 @@ async fn trouble<W: Workload>(
     until: clock::Instant,
     mut dice: Dice,
 ) {
-    let mut count = dice.split();
+    let (mut count, mut paired) = (dice.split(), false);
     let mut about = |mean: Duration| mean.mul_f64(0.5 + dice.below(1000) as f64 / 1000.0);
     loop {
         clock::sleep_until(until.min(clock::now() + about(plan.fault_pause))).await;
@@ -321,14 +334,23 @@ async fn trouble<W: Workload>(
             clock::sleep_until(until).await;
             return;
         }
-        for more in (0..=count.below(plan.at_once as u64)).rev() {
+        let drawn = count.below(plan.at_once as u64);
+        let besides = if paired { drawn } else { plan.at_once as u64 - 1 };
+        let mut in_force = 0;
+        for more in (0..=besides).rev() {
             if clock::now() < until {
                 let placement = cluster.placement().await;
-                record_faults(asking, nemesis.inject(cluster, &placement).await);
+                let seen = match more == besides {
+                    true => nemesis.inject(cluster, &placement).await,
+                    false => nemesis.inject_beside(cluster, &placement).await,
+                };
+                in_force += seen.iter().filter(|(_, phase, _)| *phase == FaultPhase::InForce).count();
+                record_faults(asking, seen);
             }
             let lasts = about(plan.fault_lasts) / if more > 0 { 2 } else { 1 };
             clock::sleep_until(until.min(clock::now() + lasts)).await;
         }
+        paired |= in_force > 1;
         record_faults(asking, nemesis.heal(cluster).await);
     }
 }

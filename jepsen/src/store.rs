@@ -32,6 +32,8 @@ pub struct Results {
     pub operations: BTreeMap<String, [u64; 3]>,
     /// How often each fault was in force under load.
     pub faults: BTreeMap<String, u64>,
+    /// How often a fault came to be in force while another one was.
+    pub pairs: u64,
     /// As nodes were seen to say.
     pub leader_changes: u64,
     /// Of the default partition.
@@ -84,6 +86,7 @@ pub fn sum<W: Workload>((target, seed, began): (Target, u64, Wall), run: &Run<W:
         verdicts: run.verdicts.clone(),
         operations: coverage::counted::<W>(&pair(&run.history)),
         faults: coverage::in_force(&run.history),
+        pairs: coverage::pairs(&run.history),
         leader_changes: run.observed.times(Expected::LeaderChange),
         snapshots_built: run.observed.snapshots_built(),
         snapshots_installed: run.observed.times(Expected::Snapshot),

@@ -232,6 +232,7 @@ fn print(results: &Results, folder: &Path) {
     for (fault, times) in &results.faults {
         println!("{fault:>23}: {times} times in force");
     }
+    println!("{:>23}: {} times two at once", "of these", results.pairs);
     let (built, installed) = (results.snapshots_built, results.snapshots_installed);
     let changes = results.leader_changes;
     println!("{:>23}: {changes} leader changes, {built} snapshots built, {installed} installed", "seen");

@@ -183,6 +183,7 @@ fn unjudged(cell: &Cell, setup: &Setup, build: &Build) -> Line {
         profile: cell.profile.to_string(),
         conditions: Some(setup.conditions(&build.server_sha256)),
         faults: BTreeMap::new(),
+        pairs: 0,
         seconds: 0.0,
         operations: Outcomes::default(),
         verdict: Valid::Unknown,
@@ -198,6 +199,7 @@ fn concluded(line: Line, ended: anyhow::Result<Results>) -> Line {
         Ok(results) => Line {
             date: results.date,
             faults: results.faults,
+            pairs: results.pairs,
             seconds: results.seconds,
             operations: Outcomes::of(&results.operations),
             verdict: results.valid,

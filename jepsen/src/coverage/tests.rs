@@ -108,6 +108,32 @@ fn a_fault_counts_when_it_was_in_force_under_load() {
 }
 
 #[test]
+fn a_pair_is_a_fault_that_comes_while_another_one_is_in_force() {
+    use FaultPhase::{Healed, InForce, Injected, Unsupported};
+    /// What is noted under load, one after the other, and how many pairs that is.
+    type Case = (&'static [(&'static str, FaultPhase)], u64);
+    let cases: [Case; 8] = [
+        (&[], 0),
+        (&[("kill", InForce), ("kill", Healed), ("pause", InForce), ("pause", Healed)], 0),
+        (&[("kill", Injected), ("kill", InForce), ("pause", Injected), ("pause", InForce), ("kill", Healed)], 1),
+        (&[("kill", InForce), ("pause", Injected), ("pause", Unsupported)], 0),
+        (&[("kill", Injected), ("kill", Unsupported), ("pause", InForce)], 0),
+        // It is not known whether what was not healed is in force.
+        (&[("kill", InForce), ("kill", Injected), ("pause", InForce)], 0),
+        (&[("kill", InForce), ("kill", InForce)], 0),
+        (&[("kill", InForce), ("pause", InForce), ("kill", Healed), ("pause", Healed), ("pause", InForce)], 1),
+    ];
+    for (noted, expected) in cases {
+        let of = |faults: Vec<Event<Call, Reply>>, last| [faults, vec![invoke(last)]].concat();
+        let faults: Vec<Event<Call, Reply>> = noted.iter().map(|(name, phase)| fault(name, *phase)).collect();
+        assert_eq!(pairs(&of(faults.clone(), Process(3))), expected, "{noted:?}");
+        assert_eq!(pairs(&of(faults, LAST_PROCESS)), 0, "there is no load: {noted:?}");
+    }
+    assert_eq!(verdict(&[at_once(0)]).evidence, ["two faults in force at once: 0 times, at least 1 wanted"]);
+    assert_eq!(verdict(&[at_once(1)]).valid, Valid::True);
+}
+
+#[test]
 fn each_fault_that_was_asked_for_is_a_gate() {
     let asked_for = |name: &str, noted_as: &[&str]| AskedFor {
         name: name.into(),

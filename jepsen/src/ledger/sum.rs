@@ -22,6 +22,8 @@ pub struct Sum {
     pub operations: Outcomes,
     /// How often each fault was in force.
     pub faults: BTreeMap<String, u64>,
+    /// How often a fault came to be in force while another one was.
+    pub pairs: u64,
 }
 
 impl Sum {
@@ -45,6 +47,7 @@ impl Sum {
         }
         self.seconds += line.seconds;
         self.operations = self.operations.plus(line.operations);
+        self.pairs += line.pairs;
         for (fault, times) in &line.faults {
             *self.faults.entry(fault.clone()).or_default() += times;
         }
@@ -80,7 +83,7 @@ impl fmt::Display for Sum {
             writeln!(f, "  failed      {failed} runs, in the harness: they count for nothing")?;
         }
         writeln!(f, "  operations  {}: {ok} ok, {fail} failed, {info} unknown", operations.all())?;
-        writeln!(f, "  in force    {} faults", self.in_force())?;
+        writeln!(f, "  in force    {} faults, {} of them beside another one", self.in_force(), self.pairs)?;
         self.faults.iter().try_for_each(|(fault, times)| writeln!(f, "    {fault:<26} {times:>6}"))
     }
 }
@@ -117,7 +120,9 @@ mod tests {
         assert_eq!(sum.faults, faults);
         assert!((sum.hours() - 3.0 * 60.4 / 3600.0).abs() < 1e-9);
         let told = sum.to_string();
-        for words in ["3 in 0.05 hours: 1 true, 1 unknown, 1 false", "39: 30 ok, 3 failed, 6 unknown", "10 faults"] {
+        for words in
+            ["3 in 0.05 hours: 1 true, 1 unknown, 1 false", "39: 30 ok, 3 failed, 6 unknown", "10 faults, 3 of them"]
+        {
             assert!(told.contains(words), "{told}");
         }
         assert!(told.lines().any(|line| line.split_ascii_whitespace().eq(["pause", "5"])), "{told}");

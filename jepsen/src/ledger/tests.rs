@@ -25,6 +25,7 @@ pub(crate) fn line(seed: u64, verdict: Valid) -> Line {
         profile: "kill+pause".into(),
         conditions: Some(conditions()),
         faults: BTreeMap::from([("kill".into(), 2)]),
+        pairs: 1,
         seconds: 60.4,
         operations: Outcomes { ok: 10, fail: 1, info: 2 },
         verdict,
@@ -43,7 +44,8 @@ fn a_line_is_json_as_it_is_documented() {
     let expected = r#"{"commit":"abc","date":"2026-11-21T18:55:03Z","seed":7,"workload":"append",
         "profile":"kill+pause","target":"trefoil","server_sha256":"11ee","backend":"namespaces","nodes":5,
         "rate":200.0,"concurrency":10,"time_limit":60,"at_once":1,"expect":["leader-change"],"faults":{"kill":2},
-        "seconds":60.4,"operations":{"ok":10,"fail":1,"info":2},"verdict":"true","history_sha256":"00ff"}"#;
+        "pairs":1,"seconds":60.4,"operations":{"ok":10,"fail":1,"info":2},"verdict":"true",
+        "history_sha256":"00ff"}"#;
     assert_eq!(json(&line(7, Valid::True)), expected.split_ascii_whitespace().collect::<String>());
 }
 
@@ -53,7 +55,7 @@ fn a_line_of_an_older_build_is_read_and_one_that_is_explained() {
         "faults":{"kill":2},"seconds":60.4,"operations":{"ok":10,"fail":1,"info":2},"verdict":"true",
         "history_sha256":"00ff"}"#;
     let read: Line = serde_json::from_str(old).expect("a line");
-    assert_eq!(read, Line { conditions: None, ..line(7, Valid::True) });
+    assert_eq!(read, Line { conditions: None, pairs: 0, ..line(7, Valid::True) });
     let one_at_a_time = json(&line(7, Valid::True)).replace(r#""at_once":1,"#, "");
     assert_eq!(serde_json::from_str::<Line>(&one_at_a_time).expect("a line"), line(7, Valid::True));
     let explained = Line { explained: Some("issue 7".into()), ..line(7, Valid::False) };
