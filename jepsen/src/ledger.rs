@@ -246,8 +246,7 @@ pub fn commit() -> anyhow::Result<String> {
 }
 
 fn commit_of(checkout: &Path) -> anyhow::Result<String> {
-    let last = ["rev-list", "-1", "HEAD", "--"];
-    let commit = git(checkout, &[last.as_slice(), CODE.as_slice()].concat())?;
+    let commit = last_of_code(checkout, "HEAD")?;
     ensure!(!commit.is_empty(), "no commit of this checkout holds anything but documents");
     let status = ["status", "--porcelain", "--untracked-files=no", "--"];
     let changed = git(checkout, &[status.as_slice(), CODE.as_slice()].concat())?;
@@ -255,7 +254,31 @@ fn commit_of(checkout: &Path) -> anyhow::Result<String> {
     Ok(format!("{commit}{dirty}"))
 }
 
-/// A commit, and all that hold it and are held by what is checked out.
+/// The last commit at or before `commit` that changed anything but documents: but for these both hold the same. Empty when
+/// there is none.
+fn last_of_code(checkout: &Path, commit: &str) -> anyhow::Result<String> {
+    let last = ["rev-list", "-1", commit, "--"];
+    git(checkout, &[last.as_slice(), CODE.as_slice()].concat())
+}
+
+/// A commit that a person named, by the name that lines have of it: its whole one, if the checkout this is run in has it;
+/// else as it was named. What says that files were changed stays.
+pub fn named(commit: &str) -> String {
+    named_of(Path::new("."), commit)
+}
+
+fn named_of(checkout: &Path, named: &str) -> String {
+    let commit = named.strip_suffix(DIRTY).unwrap_or(named);
+    let dirty = &named[commit.len()..];
+    full_name(checkout, commit).map_or_else(|_| named.to_owned(), |commit| format!("{commit}{dirty}"))
+}
+
+fn full_name(checkout: &Path, commit: &str) -> anyhow::Result<String> {
+    git(checkout, &["rev-parse", "--verify", &format!("{commit}^{{commit}}")])
+}
+
+/// The commits that hold what one holds, documents aside, and are held by what is checked out: the last one at or before it that
+/// changed anything but documents, which is what lines name, and all that hold that one.
 ///
 /// # Errors
 /// There is no git, no such commit, or what is checked out does not hold it.
@@ -264,11 +287,12 @@ pub fn commits_since(first: &str) -> anyhow::Result<BTreeSet<String>> {
 }
 
 fn commits_since_of(checkout: &Path, first: &str) -> anyhow::Result<BTreeSet<String>> {
-    let name = git(checkout, &["rev-parse", "--verify", &format!("{first}^{{commit}}")])?;
+    let name = full_name(checkout, first)?;
     git(checkout, &["merge-base", "--is-ancestor", &name, "HEAD"])
         .with_context(|| format!("what is checked out does not hold {first}"))?;
-    let later = git(checkout, &["rev-list", "--ancestry-path", &format!("{name}..HEAD")])?;
-    Ok(later.lines().map(str::to_owned).chain([name]).collect())
+    let code = Some(last_of_code(checkout, &name)?).filter(|code| !code.is_empty()).unwrap_or(name);
+    let later = git(checkout, &["rev-list", "--ancestry-path", &format!("{code}..HEAD")])?;
+    Ok(later.lines().map(str::to_owned).chain([code]).collect())
 }
 
 fn git(checkout: &Path, words: &[&str]) -> anyhow::Result<String> {

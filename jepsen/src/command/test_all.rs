@@ -106,7 +106,7 @@ impl TestAll {
 
     /// Says so when nobody will be able to tell what was run.
     fn build(&self) -> anyhow::Result<Build> {
-        let commit = self.commit.clone().map_or_else(ledger::commit, Ok)?;
+        let commit = self.commit.as_deref().map_or_else(ledger::commit, |commit| Ok(ledger::named(commit)))?;
         if is_dirty(&commit) {
             eprintln!(
                 "jepsen: tracked files are changed: the lines of these runs say {commit}, no line of the ledger is taken for \

@@ -216,3 +216,49 @@ fn since_a_commit_are_those_that_hold_it_and_are_checked_out() {
     assert!(since(&aside).is_err_and(|error| error.to_string().contains("does not hold")));
     assert!(since("no-such-commit").is_err());
 }
+
+#[test]
+fn since_a_commit_of_documents_are_those_that_hold_the_same_code() {
+    let checkout = Checkout::new();
+    let since = |first: &str| commits_since_of(checkout.0.path(), first).expect("it is held");
+    let words = checkout.commit("README.md", "no code yet");
+    let before = checkout.commit("a", "1");
+    let fix = checkout.commit("a", "2");
+    let (told, again) = (checkout.commit("docs/fixed.json", "3"), checkout.commit("NOTES.md", "4"));
+    let line_names = || commit_of(checkout.0.path()).expect("a checkout");
+    assert_eq!(line_names(), fix, "that is what a run on the commit of documents has in its line");
+    let last = checkout.commit("a", "5");
+    let all = |commits: &[&String]| commits.iter().map(|&commit| commit.clone()).collect::<BTreeSet<String>>();
+    let with_fix = all(&[&fix, &told, &again, &last]);
+    for (first, expected) in [
+        (&fix, &with_fix),
+        (&told, &with_fix),
+        (&again, &with_fix),
+        (&last, &all(&[&last])),
+        (&before, &all(&[&before, &fix, &told, &again, &last])),
+        (&words, &all(&[&words, &before, &fix, &told, &again, &last])),
+    ] {
+        assert_eq!(since(first), *expected, "{first}");
+    }
+}
+
+#[test]
+fn a_commit_that_is_named_briefly_is_written_in_full() {
+    let checkout = Checkout::new();
+    let (first, last) = (checkout.commit("a", "1"), checkout.commit("a", "2"));
+    let short = &first[..10];
+    for (named, expected) in [
+        (first.clone(), first.clone()),
+        (short.to_owned(), first.clone()),
+        (format!("{short}{DIRTY}"), format!("{first}{DIRTY}")),
+        ("HEAD".to_owned(), last),
+        ("no-such-commit".to_owned(), "no-such-commit".to_owned()),
+        ("--all".to_owned(), "--all".to_owned()),
+        (DIRTY.to_owned(), DIRTY.to_owned()),
+        (String::new(), String::new()),
+    ] {
+        assert_eq!(named_of(checkout.0.path(), &named), expected, "{named}");
+    }
+    let nowhere = tempfile::tempdir().expect("a folder");
+    assert_eq!(named_of(&nowhere.path().join("none"), short), short, "there is no checkout");
+}

@@ -6,7 +6,7 @@ use std::process::Output;
 
 use futures::StreamExt;
 use trefoil_jepsen::checker::Valid;
-use trefoil_jepsen::ledger::{commit, is_dirty};
+use trefoil_jepsen::ledger::{commit, is_dirty, named};
 use trefoil_jepsen::wall::Wall;
 use trefoil_jepsen::workload::Name;
 use trefoil_sim::Report;
@@ -65,7 +65,7 @@ fn commit_of(args: &Args) -> io::Result<String> {
         return Err(io::Error::other("--ledger: a build with a bug has none"));
     }
     let of_checkout = || commit().map_err(|error| io::Error::other(format!("{error:#}")));
-    let commit = args.commit.clone().map_or_else(of_checkout, Ok)?;
+    let commit = args.commit.as_deref().map_or_else(of_checkout, |commit| Ok(named(commit)))?;
     if is_dirty(&commit) {
         println!("the checkout is changed: what is run now does not count, and will be run again");
     }
