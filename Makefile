@@ -70,7 +70,7 @@ chaos: build
 	done
 
 show-chaos-1: chaos
-# Each planted bug is found by its checker, on two seeds; the build without bugs is green on the same ones. About 8 minutes.
+# Each planted bug is found by its checker, on two seeds; the build without bugs is green on the same ones. About 15 minutes.
 show-chaos-2: planted
 	$(BIN)/jepsen selftest --out $(CARGO_TARGET_DIR)/chaos
 # A green run of each workload, then 20 changes of its history that alter the meaning: all must be red.
