@@ -200,14 +200,15 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_earns_time_unless_it_is_refused() {
         let second = BYTES_PER_SECOND_MIN as usize;
+        let for_get: fn(Body) -> Arriving = |body| Arriving::for_method(GET, body);
         let cases = [
-            (Arriving::for_method(GET, dripping(second)), 100 + 30),
-            (Arriving::for_method(GET, dripping(second / 2)), 59),
-            (Arriving::for_method(GET, dripping(1)), 30),
-            (Arriving::to_its_end(dripping(second)), 30),
+            (for_get, second, 100 + 30),
+            (for_get, second / 2, 59),
+            (for_get, 1, 30),
+            (Arriving::to_its_end as fn(Body) -> Arriving, second, 30),
         ];
-        for (mut body, expected_s) in cases {
-            let from = clock::now();
+        for (arriving, bytes, expected_s) in cases {
+            let (mut body, from) = (arriving(dripping(bytes)), clock::now());
             read(&mut body).await.expect_err("a request that is given up");
             assert_eq!(from.elapsed().as_secs(), expected_s);
         }
