@@ -47,6 +47,7 @@ pub(super) async fn live_through(past: Past, scenario: Scenario, victim: usize) 
         }
     }
     load.more(300, PATIENCE).await;
+    catch_up(&cluster, victim).await;
     match past {
         Past::Stopped => {
             cluster.terminate(victim).await;
@@ -57,6 +58,17 @@ pub(super) async fn live_through(past: Past, scenario: Scenario, victim: usize) 
     cluster.terminate_all().await;
     println!("{past:?}: lived through in {:?}", from.elapsed());
     cluster
+}
+
+/// Waits until a node has applied what is acknowledged now, so that it has synced it too: others may have acknowledged it
+/// without this one, and then nothing is lost that this one has answered for.
+async fn catch_up(cluster: &Cluster, node: usize) {
+    let leader = cluster.leader().await;
+    let what = "the leader to say how far it has applied";
+    let acknowledged = until(what, PATIENCE, async || Some(cluster.replica(leader).await?.applied_index)).await;
+    let what = "the node to have applied what is acknowledged";
+    until(what, PATIENCE, async || cluster.replica(node).await.filter(|replica| replica.applied_index >= acknowledged))
+        .await;
 }
 
 /// Restarts a node, which adds a table per family each time, until a compaction has removed some.
