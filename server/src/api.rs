@@ -8,6 +8,7 @@ pub mod dispatch;
 pub mod kv;
 pub mod peer;
 pub mod requests;
+pub mod serve;
 pub mod status;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use http::{HeaderMap, HeaderName};
 use tokio::sync::Semaphore;
 use tonic::Request;
 use trefoil_store::mvcc::Limits;
@@ -43,6 +45,8 @@ pub struct Serving {
     pub answers: AnswerRoom,
 }
 
+static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
 /// Bytes of one permit of [`Serving::requests`].
 pub const REQUEST_UNIT: usize = 1024;
 /// Bytes of requests in hand, of all connections together.
@@ -67,10 +71,14 @@ pub fn member(serving: &MaybeServing) -> Result<Arc<Serving>, Error> {
     serving.load_full().ok_or_else(|| Error::Unavailable { why: "this node is not a member of a cluster yet".into() })
 }
 
+/// How long a request's client waits for the answer, if it says so.
+pub fn given_timeout(head: &HeaderMap) -> Option<Duration> {
+    head.get(&GRPC_TIMEOUT).and_then(|value| value.to_str().ok()).and_then(parse_timeout)
+}
+
 /// When a request must be answered: by its own grpc-timeout, less what the answer needs, or by the default.
 pub fn deadline<T>(request: &Request<T>, default: Duration) -> Instant {
-    let header = request.metadata().get("grpc-timeout").and_then(|value| value.to_str().ok());
-    let given = header.and_then(parse_timeout);
+    let given = given_timeout(request.metadata().as_ref());
     let timeout = given.map_or(default, |given| given.saturating_sub((given / 10).min(Duration::from_millis(20))));
     clock::now() + timeout.min(Duration::from_secs(3600))
 }

@@ -17,8 +17,6 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tower::util::MapResponseLayer;
 use tracing::{Instrument, Span, error_span, info, warn};
 use trefoil_placement::NodeId;
 use trefoil_proto::peer::peer_server::PeerServer;
@@ -28,13 +26,13 @@ use trefoil_store::key::{self, StoreNumber};
 use trefoil_world::{clock, net, task};
 
 use crate::api::MaybeServing;
-use crate::api::accept::{Earned, connections};
-use crate::api::answers;
+use crate::api::accept::{Accepted, Believed, Earned, connections};
 use crate::api::cluster::ClusterService;
 use crate::api::dispatch::Dispatch;
 use crate::api::kv::KvService;
 use crate::api::peer::{Member, PeerService};
 use crate::api::requests::Places;
+use crate::api::serve::{InTime, http2, serve};
 use crate::bulk::Bulk;
 use crate::cluster::founding::{Founder, FoundingRecord};
 use crate::cluster::identity::Identity;
@@ -143,6 +141,7 @@ impl Node {
         };
         let shared = Arc::new(Shared {
             peer_service: PeerService {
+                believed: Believed::default(),
                 me: Arc::new(me),
                 initial_cluster: forming::list_text(&config.initial_cluster).into(),
                 founding: Arc::new(ArcSwapOption::from(founding.map(Arc::new))),
@@ -212,9 +211,33 @@ fn warn_if_exposed(config: &Config) {
 
 impl Shared {
     /// Serves both ports. The returned task ends when the node stops and its clients' requests are answered.
-    fn serve(self: &Arc<Self>, clients: net::Listener, peers: net::Listener) -> tokio::task::JoinHandle<()> {
+    fn serve(&self, clients: net::Listener, peers: net::Listener) -> tokio::task::JoinHandle<()> {
+        let clients = self.serve_clients(clients);
+        self.serve_peers(peers);
+        clients
+    }
+
+    fn serve_clients(&self, listener: net::Listener) -> tokio::task::JoinHandle<()> {
         let message_max = self.config.message_bytes_max * 2;
-        let kv = KvServer::new(KvService { serving: self.serving.clone() }).max_decoding_message_size(message_max);
+        let (serving, others, places) = (self.serving.clone(), self.seldom_asked(), Places::default());
+        let service_for = move |accepted: &Accepted| {
+            let reader = accepted.reader.clone();
+            let kv = KvServer::new(KvService { serving: serving.clone(), reader: reader.clone() });
+            let kv = kv.max_decoding_message_size(message_max);
+            InTime(places.around(Dispatch::new(kv, others.clone()), reader))
+        };
+        let mut http = http2();
+        http.max_concurrent_streams(self.config.streams_max)
+            .max_pending_accept_reset_streams(RESETS_MAX)
+            .max_local_error_reset_streams(PROVOKED_MAX)
+            .keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5));
+        let incoming = connections(listener, self.config.connections_max, Earned::ByFirstBytes);
+        task::spawn(serve(http, incoming, service_for, stopped(self.stopping.clone())))
+    }
+
+    /// What clients are served besides keys and values.
+    fn seldom_asked(&self) -> Routes {
         let cluster = ClusterServer::new(ClusterService { serving: self.serving.clone() });
         let (reporter, health) = tonic_health::server::health_reporter();
         task::spawn(report_health(reporter, self.health.serves()));
@@ -226,38 +249,28 @@ impl Shared {
             Ok(reflection) => others = others.add_service(reflection),
             Err(error) => warn!("no gRPC reflection: {error}"),
         }
-        let services = Dispatch::new(kv, others);
-        let server = Server::builder()
-            .max_concurrent_streams(self.config.streams_max)
-            .http2_max_pending_accept_reset_streams(Some(RESETS_MAX))
-            .http2_max_local_error_reset_streams(Some(PROVOKED_MAX))
-            .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-            .layer(Places::default())
-            .layer(MapResponseLayer::new(answers::hold));
-        let stop = stopped(self.stopping.clone());
-        let incoming = connections(clients, self.config.connections_max, Earned::ByFirstBytes);
-        let clients = task::spawn(async move {
-            if let Err(error) = server.serve_with_incoming_shutdown(services, incoming, stop).await {
-                warn!("clients are no longer served: {error}");
-            }
-        });
-        let peer = PeerServer::new(self.peer_service.clone())
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        let services = Dispatch::new(peer, Routes::default());
-        let server = Server::builder()
-            .initial_stream_window_size(8 << 20)
+        others.prepare()
+    }
+
+    fn serve_peers(&self, listener: net::Listener) {
+        let (service, others) = (self.peer_service.clone(), Routes::default().prepare());
+        let service_for = move |accepted: &Accepted| {
+            let service = PeerService { believed: accepted.believed.clone(), ..service.clone() };
+            let peer = PeerServer::new(service)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX);
+            InTime(Dispatch::new(peer, others.clone()))
+        };
+        let mut http = http2();
+        http.initial_stream_window_size(8 << 20)
             .initial_connection_window_size(16 << 20)
             .max_concurrent_streams(PEER_STREAMS_MAX)
-            .http2_max_pending_accept_reset_streams(Some(PEER_STREAMS_MAX as usize))
-            .http2_max_local_error_reset_streams(Some(PEER_STREAMS_MAX as usize))
-            .http2_keepalive_interval(Some(crate::peer::KEEP_ALIVE_INTERVAL))
-            .http2_keepalive_timeout(Some(crate::peer::KEEP_ALIVE_TIMEOUT));
-        let incoming = connections(peers, PEER_CONNECTIONS_MAX, Earned::ByBelief);
-        let stop = stopped(self.stopping.clone());
-        task::spawn(async move { server.serve_with_incoming_shutdown(services, incoming, stop).await });
-        clients
+            .max_pending_accept_reset_streams(PEER_STREAMS_MAX as usize)
+            .max_local_error_reset_streams(PEER_STREAMS_MAX as usize)
+            .keep_alive_interval(crate::peer::KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(crate::peer::KEEP_ALIVE_TIMEOUT);
+        let incoming = connections(listener, PEER_CONNECTIONS_MAX, Earned::ByBelief);
+        task::spawn(serve(http, incoming, service_for, stopped(self.stopping.clone())));
     }
 }
 

@@ -23,14 +23,12 @@ mod silence;
 mod turn;
 mod written;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::Stream;
 use tokio::sync::Semaphore;
-use tonic::Request;
 use tracing::{Instrument, warn};
 use trefoil_world::{clock, net};
 
@@ -49,19 +47,13 @@ pub enum Earned {
     ByBelief,
 }
 
-/// What a connection and its requests share; a request finds it among its extensions.
+/// What a connection and its requests share: the services of a connection have it.
 #[derive(Clone, Debug, Default)]
 pub struct Accepted {
-    believed: Believed,
+    /// Whether the other side is.
+    pub believed: Believed,
     /// Whom the answers are for.
     pub reader: Arc<Reader>,
-}
-
-impl Accepted {
-    /// The reader of the connection whose request has these extensions.
-    pub fn reader_among(extensions: &http::Extensions) -> Arc<Reader> {
-        extensions.get().map(|accepted: &Accepted| accepted.reader.clone()).unwrap_or_default()
-    }
 }
 
 /// Whether the other side's opening words were believed.
@@ -69,11 +61,6 @@ impl Accepted {
 pub struct Believed(Arc<AtomicBool>);
 
 impl Believed {
-    /// That of the connection a request came on.
-    pub fn of<T>(request: &Request<T>) -> Believed {
-        request.extensions().get().map(|accepted: &Accepted| accepted.believed.clone()).unwrap_or_default()
-    }
-
     pub fn note(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -97,11 +84,7 @@ impl RefusedConnections {
 }
 
 /// The connections of `listener`, at most `max` at a time; more are closed at once.
-pub fn connections(
-    mut listener: net::Listener,
-    max: usize,
-    earned: Earned,
-) -> impl Stream<Item = io::Result<Connection>> {
+pub fn connections(mut listener: net::Listener, max: usize, earned: Earned) -> impl Stream<Item = Connection> {
     let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
     let (accepted, stream) = tokio::sync::mpsc::channel(1);
     let mut refused = RefusedConnections::default();
@@ -120,7 +103,7 @@ pub fn connections(
             };
             match places.clone().try_acquire_owned() {
                 Ok(place) => {
-                    if accepted.send(Ok(Connection::new(connection, from, earned, place))).await.is_err() {
+                    if accepted.send(Connection::new(connection, from, earned, place)).await.is_err() {
                         return;
                     }
                 }

@@ -7,17 +7,19 @@
 //! Invariant: a request is answered as by routes that have all of the services. What is no method's path of the direct
 //! service, also if it begins like one, goes to the routes, which say so when there is nobody to call.
 //!
-//! Left out: what stands around all services, such as places (`requests.rs`) and tonic's own layers (`node.rs`).
+//! Nobody is asked whether it is ready: generated services and the routes are at any time.
+//!
+//! Left out: what stands around all services, such as places (`requests.rs`) and deadlines (`serve.rs`).
 
 use std::convert::Infallible;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use hyper::service::Service;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tower::{BoxError, Service};
+use tower::BoxError;
 
 /// What a generated service answers.
 type Answer = Result<http::Response<Body>, Infallible>;
@@ -30,16 +32,16 @@ pub struct Dispatch<S> {
 }
 
 impl<S> Dispatch<S> {
-    /// Calls `direct` at once, and `others` for what is not for it.
+    /// Calls `direct` at once, and `others`, best prepared, for what is not for it.
     pub fn new(direct: S, others: Routes) -> Dispatch<S> {
-        Dispatch { direct, others: others.prepare() }
+        Dispatch { direct, others }
     }
 }
 
 impl<S, B> Service<http::Request<B>> for Dispatch<S>
 where
-    S: NamedService,
-    S: Service<
+    S: NamedService + Clone,
+    S: tower::Service<
             http::Request<B>,
             Response = http::Response<Body>,
             Error = Infallible,
@@ -53,15 +55,10 @@ where
     // That of every generated service.
     type Future = BoxFuture<'static, Answer>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        ready!(self.direct.poll_ready(cx))?;
-        Service::<http::Request<B>>::poll_ready(&mut self.others, cx)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&self, request: http::Request<B>) -> Self::Future {
         match is_for(S::NAME, request.uri().path()) {
-            true => self.direct.call(request),
-            false => Box::pin(self.others.call(request)),
+            true => tower::Service::call(&mut self.direct.clone(), request),
+            false => Box::pin(tower::Service::call(&mut self.others.clone(), request)),
         }
     }
 }
@@ -74,6 +71,7 @@ fn is_for(service: &str, path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::future::Future;
     use std::sync::Arc;
 
     use arc_swap::ArcSwapOption;
@@ -82,23 +80,25 @@ mod tests {
 
     use super::*;
     use crate::api::MaybeServing;
+    use crate::api::answers::Reader;
     use crate::api::cluster::ClusterService;
     use crate::api::kv::KvService;
 
     /// The services of a node that is not a member yet.
     fn services() -> (KvServer<KvService>, ClusterServer<ClusterService>) {
         let serving: MaybeServing = Arc::new(ArcSwapOption::empty());
-        (KvServer::new(KvService { serving: serving.clone() }), ClusterServer::new(ClusterService { serving }))
+        let kv = KvService { serving: serving.clone(), reader: Arc::<Reader>::default() };
+        (KvServer::new(kv), ClusterServer::new(ClusterService { serving }))
     }
 
-    /// The answer to an empty message, as its head tells it.
-    async fn answer<S>(mut services: S, path: &str) -> (http::HeaderMap, bool)
-    where
-        S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
-    {
-        let message = Body::new("\0\0\0\0\0".to_owned());
-        let request = http::Request::post(path).body(message).expect("a request");
-        let Ok(response) = services.call(request).await;
+    /// An empty message for `path`.
+    fn request(path: &str) -> http::Request<Body> {
+        http::Request::post(path).body(Body::new("\0\0\0\0\0".to_owned())).expect("a request")
+    }
+
+    /// What the head of an answer tells, and whether that is all.
+    async fn told(answering: impl Future<Output = Answer>) -> (http::HeaderMap, bool) {
+        let Ok(response) = answering.await;
         let ends = http_body::Body::is_end_stream(response.body());
         (response.into_parts().0.headers, ends)
     }
@@ -121,9 +121,9 @@ mod tests {
         ];
         for (path, code) in cases {
             let (kv, cluster) = services();
-            let all = Routes::new(kv.clone()).add_service(cluster.clone());
-            let dispatched = answer(Dispatch::new(kv, Routes::new(cluster)), path).await;
-            assert_eq!(dispatched, answer(all.prepare(), path).await, "{path}");
+            let mut all = Routes::new(kv.clone()).add_service(cluster.clone()).prepare();
+            let dispatched = told(Dispatch::new(kv, Routes::new(cluster).prepare()).call(request(path))).await;
+            assert_eq!(dispatched, told(tower::Service::call(&mut all, request(path))).await, "{path}");
             let status = Status::from_header_map(&dispatched.0).map(|status| status.code());
             assert_eq!((status, dispatched.1), (Some(code), true), "{path}");
         }
@@ -132,7 +132,8 @@ mod tests {
     #[tokio::test]
     async fn the_direct_service_needs_no_route() {
         let (kv, _) = services();
-        let (head, _) = answer(Dispatch::new(kv, Routes::default()), "/trefoil.v1.Kv/Get").await;
+        let services = Dispatch::new(kv, Routes::default());
+        let (head, _) = told(services.call(request("/trefoil.v1.Kv/Get"))).await;
         assert_eq!(Status::from_header_map(&head).map(|status| status.code()), Some(Code::Unavailable));
     }
 }

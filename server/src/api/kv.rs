@@ -30,7 +30,6 @@ use trefoil_store::command::{
 use trefoil_store::mvcc;
 use trefoil_world::clock::{self, Instant};
 
-use crate::api::accept::Accepted;
 use crate::api::answers::{self, Counted, Reader, Room, Untaken};
 use crate::api::{MaybeServing, READER_PATIENCE, REQUEST_BYTES_MAX, REQUEST_UNIT, Serving, convert, deadline, serving};
 use crate::error::Error;
@@ -44,9 +43,11 @@ const PAGE_PAIRS_MAX: u64 = 4096;
 const CHUNKS_MAX: usize = 2;
 const CONTINUATION_FORMAT: u8 = 1;
 
-/// See the file's head.
+/// See the file's head. Each connection has its own.
 pub struct KvService {
     pub serving: MaybeServing,
+    /// Whom the answers are for.
+    pub reader: Arc<Reader>,
 }
 
 /// What every handler needs.
@@ -88,7 +89,7 @@ impl KvService {
         if let Some(epoch) = header.epoch {
             serving.router.reach_epoch(&header.keyspace, Epoch(epoch), deadline).await?;
         }
-        let reader = Accepted::reader_among(request.extensions());
+        let reader = self.reader.clone();
         Ok(Call { serving, keyspace: header.keyspace, request_id, deadline, reader, _room: room })
     }
 }

@@ -55,9 +55,11 @@ use crate::peer::{AMNESIA, run_of};
 pub use self::member::{Member, RaftReplicas};
 pub use self::refused::RefusedLately;
 
-/// See the file's head.
+/// See the file's head. Each connection has its own.
 #[derive(Clone)]
 pub struct PeerService {
+    /// Whether the other side of the connection is.
+    pub believed: Believed,
     /// This node as it describes itself while a cluster forms.
     pub me: Arc<Founder>,
     pub initial_cluster: Arc<str>,
@@ -80,7 +82,6 @@ impl Peer for PeerService {
 
     async fn raft(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::RaftStream>, Status> {
         let member = self.member()?;
-        let believed = Believed::of(&request);
         let mut frames = request.into_inner();
         let first = frames.message().await?.and_then(|frame| frame.hello);
         let hello = first.ok_or_else(|| Status::invalid_argument("a stream begins with the opening words"))?;
@@ -93,7 +94,7 @@ impl Peer for PeerService {
                 return Err(refusal(&refused));
             }
         };
-        believed.note();
+        self.believed.note();
         let (answers, stream) = mpsc::channel(FRAMES_MAX);
         let opening = Frame { hello: Some(member.acquaintances.hello(Some(node))), ..Frame::default() };
         drop(answers.try_send(Ok(opening)));
@@ -104,13 +105,12 @@ impl Peer for PeerService {
 
     async fn snapshot(&self, request: Request<Streaming<SnapshotChunk>>) -> Result<Response<SnapshotDone>, Status> {
         let member = self.member()?;
-        let believed = Believed::of(&request);
         let mut chunks = request.into_inner();
         let first = next_chunk(&mut chunks).await?;
         let hello = first.hello.ok_or_else(|| Status::invalid_argument("a snapshot begins with the opening words"))?;
         let from = member.acquaintances.meet(&hello).await;
         let from = from.map_err(|refused| refusal(&refused))?;
-        believed.note();
+        self.believed.note();
         member.expect_of_cluster(from)?;
         let head = first.head.ok_or_else(|| Status::invalid_argument("a snapshot begins with its head"))?;
         let raft = member.rafts.load().get(&ReplicaId(head.to_replica)).cloned();

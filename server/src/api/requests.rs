@@ -29,23 +29,24 @@
 
 mod arriving;
 
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures::FutureExt;
 use futures::future::{self, BoxFuture, Either, Join, Map, Ready};
 use http::{HeaderMap, HeaderValue};
 use http_body::{Frame, SizeHint};
+use hyper::service::Service;
 use tonic::Status;
 use tonic::body::Body;
-use tower::{Layer, Service};
+use tower::BoxError;
 
-use crate::api::accept::Accepted;
-use crate::api::answers::Reader;
+use crate::api::answers::{self, Reader};
 use crate::error::Error;
 
 pub use self::arriving::Arriving;
@@ -60,7 +61,7 @@ pub const OWN_MIN: usize = 8;
 /// Refusals that may be under way or not taken, of all connections together, before one that gets more is over.
 pub const REFUSED_MAX: usize = 16_384;
 
-/// The places of a node, as a layer around what it serves clients with.
+/// The places of a node's clients.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
     counts: Arc<Counts>,
@@ -73,15 +74,12 @@ struct Counts {
     refused: AtomicUsize,
 }
 
-impl<S> Layer<S> for Places {
-    type Service = Placing<S>;
-
-    fn layer(&self, inner: S) -> Placing<S> {
-        Placing { inner, places: self.clone() }
-    }
-}
-
 impl Places {
+    /// What serves a connection, whose requests have places or are refused.
+    pub fn around<S>(&self, inner: S, reader: Arc<Reader>) -> Placing<S> {
+        Placing { inner, places: self.clone(), reader }
+    }
+
     /// A place for a request of this reader's connection.
     ///
     /// # Errors
@@ -139,48 +137,48 @@ impl Drop for Refusal {
     }
 }
 
-/// A service whose requests have places, or are refused.
-#[derive(Clone, Debug)]
+/// What serves a connection; its requests have places, or are refused.
+#[derive(Debug)]
 pub struct Placing<S> {
     inner: S,
     places: Places,
+    reader: Arc<Reader>,
 }
 
 /// An answer, and the place of its request.
-type Answered<E> = (Result<http::Response<Body>, E>, Arc<Place>);
-type Placed<E> = Result<http::Response<PlacedBody>, E>;
+type Answered = (Result<http::Response<Body>, Infallible>, Arc<Place>);
+type Placed = Result<http::Response<PlacedBody>, Infallible>;
 // Named, and not boxed: every request has one.
-type Answering<F, E> = Map<Join<F, Ready<Arc<Place>>>, fn(Answered<E>) -> Placed<E>>;
+type Answering<F> = Map<Join<F, Ready<Arc<Place>>>, fn(Answered) -> Placed>;
 
-impl<S> Service<http::Request<Body>> for Placing<S>
+impl<S, B> Service<http::Request<B>> for Placing<S>
 where
-    S: Service<http::Request<Arriving>, Response = http::Response<Body>>,
-    S::Error: 'static,
+    S: Service<http::Request<Arriving<B>>, Response = http::Response<Body>, Error = Infallible>,
+    B: http_body::Body<Data = Bytes> + Unpin + Send + 'static,
+    B::Error: Into<BoxError>,
 {
     type Response = http::Response<PlacedBody>;
-    type Error = S::Error;
-    type Future = Either<Answering<S::Future, S::Error>, BoxFuture<'static, Placed<S::Error>>>;
+    type Error = Infallible;
+    type Future = Either<Answering<S::Future>, BoxFuture<'static, Placed>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        match self.places.take(Accepted::reader_among(request.extensions())) {
+    fn call(&self, request: http::Request<B>) -> Self::Future {
+        match self.places.take(self.reader.clone()) {
             Ok(place) => {
                 let (head, body) = request.into_parts();
                 let body = Arriving::for_method(head.uri.path(), body);
                 let answered = self.inner.call(http::Request::from_parts(head, body));
                 let answered = future::join(answered, future::ready(place));
-                Either::Left(answered.map(placed::<S::Error> as fn(Answered<S::Error>) -> Placed<S::Error>))
+                Either::Left(answered.map(placed as fn(Answered) -> Placed))
             }
-            Err((error, refusal)) => Either::Right(refused::<S::Error>(request.into_body(), error, refusal).boxed()),
+            Err((error, refusal)) => Either::Right(refused(request.into_body(), error, refusal).boxed()),
         }
     }
 }
 
-fn placed<E>((answer, place): Answered<E>) -> Placed<E> {
-    answer.map(|mut response| match http_body::Body::is_end_stream(response.body()) {
+fn placed((answer, place): Answered) -> Placed {
+    let Ok(response) = answer;
+    let mut response = answers::hold(response);
+    Ok(match http_body::Body::is_end_stream(response.body()) {
         false => response.map(|body| PlacedBody { body, place: Some(place) }),
         true => {
             hold(response.headers_mut(), place);
@@ -190,7 +188,11 @@ fn placed<E>((answer, place): Answered<E>) -> Placed<E> {
 }
 
 /// The answer to a request without a place, once all of it has come, or did not come for too long.
-async fn refused<E>(request: Body, error: Error, refusal: Refusal) -> Placed<E> {
+async fn refused<B>(request: B, error: Error, refusal: Refusal) -> Placed
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     let mut request = Arriving::to_its_end(request);
     while let Some(Ok(_)) = poll_fn(|cx| http_body::Body::poll_frame(Pin::new(&mut request), cx)).await {}
     let mut response = Status::from(error).into_http::<Body>();
@@ -221,19 +223,19 @@ impl<T> AsRef<[u8]> for HeldHead<T> {
 }
 
 /// A body whose bytes hold the place of their request.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct PlacedBody {
     body: Body,
     place: Option<Arc<Place>>,
 }
 
 impl http_body::Body for PlacedBody {
-    type Data = Bytes;
+    type Data = Held;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Held>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        polled.map_ok(|frame| frame.map_data(|bytes| held(bytes, self.place.as_ref())))
+        polled.map_ok(|frame| frame.map_data(|bytes| Held::of(bytes, self.place.clone())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -245,31 +247,41 @@ impl http_body::Body for PlacedBody {
     }
 }
 
-fn held(bytes: Bytes, place: Option<&Arc<Place>>) -> Bytes {
-    match place {
-        None => bytes,
-        Some(place) => {
+/// Bytes in HTTP/2's hands, for which their reader is awaited, and their request's place, if it has one.
+#[derive(Debug)]
+pub struct Held {
+    bytes: Bytes,
+    place: Option<Arc<Place>>,
+}
+
+impl Held {
+    fn of(bytes: Bytes, place: Option<Arc<Place>>) -> Held {
+        if let Some(place) = &place {
             place.reader.note_known();
-            Bytes::from_owner(Held { bytes, place: place.clone() })
         }
+        Held { bytes, place }
     }
 }
 
-/// Bytes in HTTP/2's hands, for which their reader is awaited, and their request's place.
-struct Held {
-    bytes: Bytes,
-    place: Arc<Place>,
-}
+impl Buf for Held {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
 
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.bytes.advance(bytes);
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.place.reader.note_taken();
+        if let Some(place) = &self.place {
+            place.reader.note_taken();
+        }
     }
 }
 
@@ -323,13 +335,14 @@ mod tests {
     async fn a_place_is_held_until_the_bytes_are_taken() {
         let (places, reader): (Places, Arc<Reader>) = Default::default();
         let place = places.take(reader.clone()).expect("a free place");
-        let answer: Answered<Status> = (Ok(http::Response::new(Body::new("the message".to_owned()))), place);
-        let mut body = placed(answer).expect("an answer").into_body();
+        let answer: Answered = (Ok(http::Response::new(Body::new("the message".to_owned()))), place);
+        let Ok(response) = placed(answer);
+        let mut body = response.into_body();
         assert!(!reader.is_awaited(), "expected nothing to wait for its reader yet");
         let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.expect("a frame").expect("no error");
         drop(body);
         assert!(reader.is_awaited() && counts(&places) == (1, 0));
-        assert_eq!(&frame.into_data().expect("data")[..], b"the message");
+        assert_eq!(frame.into_data().expect("data").chunk(), b"the message");
         assert!(!reader.is_awaited());
         assert_eq!(counts(&places), (0, 0));
     }
@@ -340,8 +353,9 @@ mod tests {
         let place = places.take(reader).expect("a free place");
         let plain = Status::from(an_error()).into_http::<Body>();
         let head = plain.headers().clone();
-        let answer: Answered<Status> = (Ok(plain), place);
-        let (parts, body) = placed(answer).expect("an answer").into_parts();
+        let answer: Answered = (Ok(plain), place);
+        let Ok(response) = placed(answer);
+        let (parts, body) = response.into_parts();
         assert!(body.is_end_stream());
         drop(body);
         assert_eq!((parts.headers.clone(), counts(&places)), (head, (1, 0)));
@@ -354,11 +368,11 @@ mod tests {
         let (places, reader): (Places, Arc<Reader>) = Default::default();
         let (sender, request) = tokio::sync::mpsc::channel::<Result<Frame<Bytes>, Status>>(1);
         let request = Body::new(Coming(request));
-        let mut answer = Box::pin(refused::<Status>(request, an_error(), places.refuse(reader.clone())));
+        let mut answer = Box::pin(refused(request, an_error(), places.refuse(reader.clone())));
         assert!(futures::poll!(&mut answer).is_pending(), "expected the rest of the request to be waited for");
         sender.send(Ok(Frame::data(Bytes::from_static(b"the rest")))).await.expect("a reader");
         drop(sender);
-        let response = answer.await.expect("an answer");
+        let Ok(response) = answer.await;
         assert_eq!((counts(&places), reader.refused.load(Ordering::Relaxed)), ((0, 1), 1));
         drop(response);
         assert_eq!((counts(&places), reader.refused.load(Ordering::Relaxed)), ((0, 0), 0));

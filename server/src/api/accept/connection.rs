@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::transport::server::Connected;
 use tracing::{Span, warn};
 use trefoil_world::{clock, net};
 
@@ -59,7 +58,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(
+    pub(in crate::api) fn new(
         stream: net::Stream,
         from: SocketAddr,
         earned: Earned,
@@ -79,6 +78,11 @@ impl Connection {
             span: Span::current(),
             _place: place,
         }
+    }
+
+    /// What its requests share with it.
+    pub fn accepted(&self) -> &Accepted {
+        &self.accepted
     }
 
     fn has_earned(&self, bytes: usize) -> bool {
@@ -134,14 +138,6 @@ impl Connection {
             true => Poll::Ready(Err(takes_nothing())),
             false => polled,
         }
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Accepted;
-
-    fn connect_info(&self) -> Accepted {
-        self.accepted.clone()
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
-use tonic::body::Body;
+use tower::BoxError;
 use trefoil_proto::v1::{cluster_server, kv_server};
 use trefoil_world::clock;
 
@@ -45,23 +45,23 @@ enum Waited {
 
 /// See the file's head.
 #[derive(Debug)]
-pub struct Arriving {
-    body: Body,
+pub struct Arriving<B> {
+    body: B,
     waited: Waited,
     came_bytes: u64,
     /// Once it was waited for: since when, and until when.
     late: Option<(clock::Instant, Pin<Box<clock::Sleep>>)>,
 }
 
-impl Arriving {
+impl<B> Arriving<B> {
     /// The body of a request for a method.
-    pub(super) fn for_method(path: &str, body: Body) -> Arriving {
+    pub(super) fn for_method(path: &str, body: B) -> Arriving<B> {
         let waited = if is_one_message(path) { Waited::WhileItComes } else { Waited::Forever };
         Arriving { body, waited, came_bytes: 0, late: None }
     }
 
     /// A body whose end is waited for in any case.
-    pub(super) fn to_its_end(body: Body) -> Arriving {
+    pub(super) fn to_its_end(body: B) -> Arriving<B> {
         Arriving { body, waited: Waited::NoLonger, came_bytes: 0, late: None }
     }
 
@@ -96,12 +96,16 @@ fn is_one_message(path: &str) -> bool {
     service.is_some_and(|(service, _)| OF_ONE_MESSAGE.contains(&service))
 }
 
-impl http_body::Body for Arriving {
+impl<B> http_body::Body for Arriving<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = Pin::new(&mut self.body).poll_frame(cx).map_err(|error| Status::from_error(error.into()));
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             self.note(frame.data_ref().map_or(0, Bytes::len));
         }
@@ -127,6 +131,7 @@ mod tests {
 
     use http_body::Body as _;
     use tonic::Code;
+    use tonic::body::Body;
 
     use super::*;
 
@@ -151,7 +156,7 @@ mod tests {
     }
 
     /// Reads a body to its end, or to its error.
-    async fn read(body: &mut Arriving) -> Result<(), Status> {
+    async fn read(body: &mut Arriving<Body>) -> Result<(), Status> {
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await {
             frame?;
         }
