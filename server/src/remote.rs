@@ -43,7 +43,7 @@ impl Remotes {
         &self,
         row: &PlacementRow,
         to: NodeId,
-        command: Command,
+        command: &Command,
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<Outcome, Error> {
@@ -52,7 +52,7 @@ impl Remotes {
             caller: Some(self.caller(row)),
             keyspace_id: row.partition.keyspace.0,
             partition: row.partition.index,
-            command: encode_command(&command),
+            command: encode_command(command),
             deadline_ms: millis_left(deadline)?,
             session: request.map_or(0, |id| id.session),
             sequence: request.map_or(0, |id| id.sequence),

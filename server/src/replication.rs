@@ -63,7 +63,7 @@ impl Replica {
     /// Carries out a command.
     pub async fn write(
         &self,
-        command: Command,
+        command: &Command,
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<Outcome, Error> {
@@ -73,7 +73,7 @@ impl Replica {
     }
 
     /// Reads keys.
-    pub async fn read(&self, op: RangeOp, consistency: Consistency, deadline: Instant) -> Result<Answer, Error> {
+    pub async fn read(&self, op: &RangeOp, consistency: Consistency, deadline: Instant) -> Result<Answer, Error> {
         match self {
             Replica::Leader(replica) => replica.read(op, consistency, deadline).await,
         }

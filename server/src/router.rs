@@ -93,13 +93,13 @@ impl Router {
         deadline: Instant,
     ) -> Result<(Outcome, NodeId), Error> {
         let target = self.target(keyspace)?;
-        self.write_to(target, command, request, deadline).await
+        self.write_to(target, &command, request, deadline).await
     }
 
     /// As [`Router::write`], in `_meta`.
     pub async fn write_meta(&self, command: Command, deadline: Instant) -> Result<Outcome, Error> {
         let target = self.target_of(PartitionId::META)?;
-        let (outcome, _) = self.write_to(target, command, None, deadline).await?;
+        let (outcome, _) = self.write_to(target, &command, None, deadline).await?;
         Ok(outcome)
     }
 
@@ -107,11 +107,11 @@ impl Router {
     async fn write_to(
         &self,
         target: Target,
-        command: Command,
+        command: &Command,
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<(Outcome, NodeId), Error> {
-        match self.write_once(&target, command.clone(), request, deadline).await {
+        match self.write_once(&target, command, request, deadline).await {
             Err(error) => self.write_once(&self.newer_target(&target, error)?, command, request, deadline).await,
             done => done,
         }
@@ -120,14 +120,14 @@ impl Router {
     async fn write_once(
         &self,
         target: &Target,
-        command: Command,
+        command: &Command,
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<(Outcome, NodeId), Error> {
         let Some(local) = &target.local else {
             return Box::pin(self.write_elsewhere(&target.row, command, request, deadline)).await;
         };
-        match local.write(command.clone(), request, deadline).await {
+        match local.write(command, request, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) => {
                 let forwarded = Box::pin(self.forward(&target.row, leader, command, request, deadline));
                 Ok((forwarded.await?, leader))
@@ -140,12 +140,12 @@ impl Router {
     async fn write_elsewhere(
         &self,
         row: &PlacementRow,
-        command: Command,
+        command: &Command,
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<(Outcome, NodeId), Error> {
         let holder = self.any_holder(row)?;
-        match self.forward(row, holder, command.clone(), request, deadline).await {
+        match self.forward(row, holder, command, request, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) if leader != holder => {
                 Ok((self.forward(row, leader, command, request, deadline).await?, leader))
             }
@@ -171,8 +171,8 @@ impl Router {
         consistency: Consistency,
         deadline: Instant,
     ) -> Result<(Answer, NodeId), Error> {
-        match self.read_once(&target, op.clone(), consistency, deadline).await {
-            Err(error) => self.read_once(&self.newer_target(&target, error)?, op, consistency, deadline).await,
+        match self.read_once(&target, &op, consistency, deadline).await {
+            Err(error) => self.read_once(&self.newer_target(&target, error)?, &op, consistency, deadline).await,
             found => found,
         }
     }
@@ -180,16 +180,19 @@ impl Router {
     async fn read_once(
         &self,
         target: &Target,
-        op: RangeOp,
+        op: &RangeOp,
         consistency: Consistency,
         deadline: Instant,
     ) -> Result<(Answer, NodeId), Error> {
         let Some(local) = &target.local else {
-            let read = self.write_elsewhere(&target.row, Command::Op(Op::Range(op)), None, deadline);
+            let read = async {
+                let command = Command::Op(Op::Range(op.clone()));
+                self.write_elsewhere(&target.row, &command, None, deadline).await
+            };
             let (outcome, node) = Box::pin(read).await.map_err(read_only)?;
             return Ok((range_answer(outcome)?, node));
         };
-        match local.read(op.clone(), consistency, deadline).await {
+        match local.read(op, consistency, deadline).await {
             Err(Error::NotLeader { leader: Some(leader) }) => {
                 self.catch_up(&target.row, local, leader, deadline).await?;
                 let answer = local.read(op, Consistency::Stale { context: None }, deadline).await?;
@@ -344,7 +347,7 @@ impl Router {
         &self,
         row: &PlacementRow,
         to: NodeId,
-        command: Command,
+        command: &Command,
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<Outcome, Error> {

@@ -3,6 +3,8 @@
 //! Every record begins with a format byte, checked by the record's own decoder. Decoding never panics and never
 //! allocates more than its input holds; byte strings are slices of the input, not copies.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::engine::EngineError;
@@ -110,6 +112,15 @@ impl Decoder {
     pub fn string(&mut self) -> Result<String, Malformed> {
         let bytes = self.bytes()?;
         String::from_utf8(bytes.to_vec()).map_err(|_| self.malformed())
+    }
+
+    /// A string; the `usual` one is not copied.
+    pub fn string_or(&mut self, usual: &'static str) -> Result<Cow<'static, str>, Malformed> {
+        let bytes = self.bytes()?;
+        match bytes == usual {
+            true => Ok(Cow::Borrowed(usual)),
+            false => String::from_utf8(bytes.to_vec()).map(Cow::Owned).map_err(|_| self.malformed()),
+        }
     }
 
     /// Everything that is left.

@@ -9,6 +9,8 @@
 
 mod codec;
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use trefoil_causality::Revision;
 
@@ -19,17 +21,20 @@ pub use self::codec::{
 /// How deep transactions may nest; deeper ones are refused before they are proposed.
 pub const TXN_DEPTH_MAX: usize = 16;
 
-/// A command with all that its outcome depends on.
+/// Who asks, until there are users.
+pub const ANONYMOUS: &str = "anonymous";
+
+/// A command, or a borrowed one, with all that its outcome depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Envelope {
+pub struct Envelope<C = Command> {
     /// The proposer's wall clock in milliseconds since 1970. Applying makes it monotonic: this is log time.
     pub at_ms: u64,
     pub request: Option<RequestId>,
-    /// Who asked; `anonymous` until there are users.
-    pub principal: String,
+    /// Who asked: [`ANONYMOUS`].
+    pub principal: Cow<'static, str>,
     /// The revision of the access rules the request was checked under.
     pub auth_revision: u64,
-    pub command: Command,
+    pub command: C,
 }
 
 /// Makes repeating a request safe: within its session a sequence is executed once.

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use trefoil_causality::Revision;
 use trefoil_placement::NodeId;
 use trefoil_store::command::{
-    Command, Envelope, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, Txn, encode_batch, encode_envelope,
+    ANONYMOUS, Command, Envelope, Op, Outcome, RangeEnd, RangeOp, Reply, RequestId, Txn, encode_batch, encode_envelope,
 };
 use trefoil_store::engine::{EngineError, Read};
 use trefoil_store::mvcc::{self, Head};
@@ -131,16 +131,12 @@ impl LeaderReplica {
 
     pub async fn write(
         &self,
-        command: Command,
+        command: &Command,
         request: Option<RequestId>,
         deadline: Instant,
     ) -> Result<Outcome, Error> {
-        let command = if planted::is(Bug::CompareOutsideApply) { self.decided_now(command)? } else { command };
-        let envelope =
-            Envelope { at_ms: clock::wall_ms(), request, principal: "anonymous".into(), auth_revision: 0, command };
+        let (weight, envelope) = self.enveloped(command, request)?;
         let (answer, answered) = oneshot::channel();
-        let weight = weight(&envelope.command);
-        let envelope = encode_envelope(&envelope);
         let _place = Place::take(&self.waiting_bytes, envelope.len())?;
         let pending = Pending { weight: weight + envelope.len(), envelope, deadline, answer };
         self.commands
@@ -153,9 +149,18 @@ impl LeaderReplica {
         }
     }
 
+    /// The bytes of a command with all that its outcome depends on, and what it weighs besides them.
+    fn enveloped(&self, command: &Command, request: Option<RequestId>) -> Result<(usize, Vec<u8>), Error> {
+        let decided = planted::is(Bug::CompareOutsideApply).then(|| self.decided_now(command)).transpose()?;
+        let command = decided.as_ref().unwrap_or(command);
+        let principal = ANONYMOUS.into();
+        let envelope = Envelope { at_ms: clock::wall_ms(), request, principal, auth_revision: 0, command };
+        Ok((weight(command), encode_envelope(&envelope)))
+    }
+
     /// What a planted bug makes of a transaction whose compares hold now: one without compares.
-    fn decided_now(&self, command: Command) -> Result<Command, Error> {
-        let Command::Op(op @ Op::Txn(txn)) = &command else { return Ok(command) };
+    fn decided_now(&self, command: &Command) -> Result<Command, Error> {
+        let Command::Op(op @ Op::Txn(txn)) = command else { return Ok(command.clone()) };
         let view = self.raft.published().view();
         let (mut state, mut head) = (Overlay::new(self.raft.engine().as_ref()), view.head);
         let tried = mvcc::execute(&mut state, view.store.number(), &mut head, op);
@@ -163,17 +168,17 @@ impl LeaderReplica {
             Ok(Reply::Txn { succeeded: true, .. }) => {
                 Ok(Command::Op(Op::Txn(Txn { compares: Vec::new(), ..txn.clone() })))
             }
-            Ok(_) | Err(_) => Ok(command),
+            Ok(_) | Err(_) => Ok(command.clone()),
         }
     }
 
-    pub async fn read(&self, op: RangeOp, consistency: Consistency, deadline: Instant) -> Result<Answer, Error> {
+    pub async fn read(&self, op: &RangeOp, consistency: Consistency, deadline: Instant) -> Result<Answer, Error> {
         let effective = self.wait_fresh(consistency, deadline).await?;
         if op.range.end == RangeEnd::Single && op.revision.is_none() {
-            return self.read_key(&op, effective);
+            return self.read_key(op, effective);
         }
         let scan = self.pin(effective)?;
-        let reply = scan.page(op, usize::MAX).await?;
+        let reply = scan.page(op.clone(), usize::MAX).await?;
         Ok(Answer { reply, revision: scan.revision(), effective })
     }
 

@@ -9,21 +9,26 @@
 //! * An unknown format or tag is an error, never skipped: a replica that cannot read a command stops.
 //! * A command nests no deeper than [`TXN_DEPTH_MAX`], whatever its bytes say.
 
+use std::borrow::Borrow;
+
 use bytes::Bytes;
 use trefoil_causality::Revision;
 
 use super::{
-    Command, Compare, DeleteOp, Envelope, KeyRange, Op, Outcome, Pair, PutOp, RangeEnd, RangeOp, RangeReply, Refusal,
-    Relation, Reply, RequestId, TXN_DEPTH_MAX, Target, Txn, UnknownReason,
+    ANONYMOUS, Command, Compare, DeleteOp, Envelope, KeyRange, Op, Outcome, Pair, PutOp, RangeEnd, RangeOp, RangeReply,
+    Refusal, Relation, Reply, RequestId, TXN_DEPTH_MAX, Target, Txn, UnknownReason,
 };
 use crate::codec::{Decoder, Malformed, put_bool, put_bytes, put_u64};
 
 /// The format all of these are written in.
 pub const FORMAT: u8 = 1;
 
+/// Bytes an envelope has besides its command's key and value: seldom more.
+const ENVELOPE_BYTES: usize = 64;
+
 /// Encodes one envelope, for [`encode_batch`].
-pub fn encode_envelope(envelope: &Envelope) -> Vec<u8> {
-    let mut out = Vec::new();
+pub fn encode_envelope<C: Borrow<Command>>(envelope: &Envelope<C>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(ENVELOPE_BYTES + rough_bytes(envelope.command.borrow()));
     put_envelope(&mut out, envelope);
     out
 }
@@ -49,7 +54,18 @@ pub fn decode_batch(bytes: Bytes) -> Result<Vec<Envelope>, Malformed> {
     Ok(envelopes)
 }
 
-fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
+/// Key and value of a put, which most commands are; others let their bytes grow as they need it.
+fn rough_bytes(command: &Command) -> usize {
+    match command {
+        Command::Op(Op::Put(put)) => put.key.len() + put.value.as_ref().map_or(0, Bytes::len),
+        Command::Op(Op::Range(_) | Op::Delete(_) | Op::Txn(_))
+        | Command::Compact(_)
+        | Command::OpenSession
+        | Command::CloseSession(_) => 0,
+    }
+}
+
+fn put_envelope<C: Borrow<Command>>(out: &mut Vec<u8>, envelope: &Envelope<C>) {
     put_u64(out, envelope.at_ms);
     put_bool(out, envelope.request.is_some());
     if let Some(request) = envelope.request {
@@ -59,7 +75,7 @@ fn put_envelope(out: &mut Vec<u8>, envelope: &Envelope) {
     }
     put_bytes(out, envelope.principal.as_bytes());
     put_u64(out, envelope.auth_revision);
-    put_command(out, &envelope.command);
+    put_command(out, envelope.command.borrow());
 }
 
 fn envelope(from: &mut Decoder) -> Result<Envelope, Malformed> {
@@ -68,7 +84,7 @@ fn envelope(from: &mut Decoder) -> Result<Envelope, Malformed> {
         true => Some(RequestId { session: from.u64()?, sequence: from.u64()?, acknowledged: from.u64()? }),
         false => None,
     };
-    let principal = from.string()?;
+    let principal = from.string_or(ANONYMOUS)?;
     Ok(Envelope { at_ms, request, principal, auth_revision: from.u64()?, command: command(from)? })
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn propose(member: &Member, asked: &Asked, ask: ProposeRequest)
     let command = decode_command(ask.command)
         .map_err(|malformed| Error::Malformed { field: "command", why: malformed.to_string() })?;
     if let Command::Op(Op::Range(op)) = command {
-        return match replica.read(op, Consistency::Linearizable, deadline).await {
+        return match replica.read(&op, Consistency::Linearizable, deadline).await {
             Ok(answer) => Ok(Outcome { revision: answer.revision, result: Ok(Reply::Range(answer.reply)) }),
             Err(Error::Refused(refusal)) => Ok(Outcome { revision: Revision(0), result: Err(refusal) }),
             Err(error) => Err(error),
@@ -64,7 +64,7 @@ pub(super) async fn propose(member: &Member, asked: &Asked, ask: ProposeRequest)
         member.health.room_for(op)?;
     }
     let request = RequestId { session: ask.session, sequence: ask.sequence, acknowledged: ask.acknowledged };
-    replica.write(command, (ask.session != 0).then_some(request), deadline).await
+    replica.write(&command, (ask.session != 0).then_some(request), deadline).await
 }
 
 pub(super) async fn read_index(member: &Member, asked: &Asked, deadline: Instant) -> Result<u64, Error> {
