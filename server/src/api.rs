@@ -11,13 +11,14 @@ pub mod requests;
 pub mod serve;
 pub mod status;
 
+use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use tokio::sync::Semaphore;
 use tonic::Request;
 use trefoil_store::mvcc::Limits;
 use trefoil_world::clock::{self, Instant};
@@ -39,20 +40,52 @@ pub struct Serving {
     pub message_bytes_max: usize,
     pub request_timeout: Duration,
     pub health: Arc<Health>,
-    /// Room for requests in hand, in units of [`REQUEST_UNIT`].
-    pub requests: Arc<Semaphore>,
+    /// Bytes of requests in hand ([`InHand`]).
+    pub request_bytes: AtomicUsize,
     /// Room for large answers, until they are taken.
     pub answers: AnswerRoom,
 }
 
 static GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// Bytes of one permit of [`Serving::requests`].
-pub const REQUEST_UNIT: usize = 1024;
 /// Bytes of requests in hand, of all connections together.
 pub const REQUEST_BYTES_MAX: usize = 512 << 20;
 /// How long a reader may take nothing of what waits for it.
 pub const READER_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The serving part for one request, whose bytes are counted until this is dropped.
+pub struct InHand {
+    serving: Arc<Serving>,
+    bytes: usize,
+}
+
+impl InHand {
+    /// # Errors
+    /// `Exhausted` when requests have all the bytes they may have ([`REQUEST_BYTES_MAX`]).
+    pub fn take(serving: Arc<Serving>, bytes: usize) -> Result<InHand, Error> {
+        let others = serving.request_bytes.fetch_add(bytes, Ordering::Relaxed);
+        // From here on they are given back.
+        let in_hand = InHand { serving, bytes };
+        match others + bytes <= REQUEST_BYTES_MAX {
+            true => Ok(in_hand),
+            false => Err(Error::Exhausted { what: "room for requests".into(), limit: REQUEST_BYTES_MAX as u64 }),
+        }
+    }
+}
+
+impl Deref for InHand {
+    type Target = Serving;
+
+    fn deref(&self) -> &Serving {
+        &self.serving
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.serving.request_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
 
 /// Filled once the node is a member; empty while the cluster is forming.
 pub type MaybeServing = Arc<ArcSwapOption<Serving>>;

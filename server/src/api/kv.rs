@@ -19,7 +19,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use prost::Message;
-use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 use trefoil_causality::Revision;
 use trefoil_placement::{Epoch, NodeId};
@@ -31,7 +30,7 @@ use trefoil_store::mvcc;
 use trefoil_world::clock::{self, Instant};
 
 use crate::api::answers::{self, Counted, Reader, Room, Untaken};
-use crate::api::{MaybeServing, READER_PATIENCE, REQUEST_BYTES_MAX, REQUEST_UNIT, Serving, convert, deadline, serving};
+use crate::api::{InHand, MaybeServing, READER_PATIENCE, convert, deadline, serving};
 use crate::error::Error;
 use crate::replication::Consistency;
 use crate::replication::leader::Scan;
@@ -52,13 +51,12 @@ pub struct KvService {
 
 /// What every handler needs.
 struct Call {
-    serving: Arc<Serving>,
+    /// Held until the request is answered.
+    serving: InHand,
     keyspace: String,
     request_id: Option<RequestId>,
     deadline: Instant,
     reader: Arc<Reader>,
-    /// Held until the request is answered.
-    _room: OwnedSemaphorePermit,
 }
 
 /// A command that was carried out.
@@ -80,9 +78,7 @@ impl KvService {
         if actual > limit {
             return Err(Error::TooLarge { what: "a request", actual, limit });
         }
-        let room = serving.requests.clone().try_acquire_many_owned(actual.div_ceil(REQUEST_UNIT) as u32);
-        let exhausted = |_| Error::Exhausted { what: "room for requests".into(), limit: REQUEST_BYTES_MAX as u64 };
-        let room = room.map_err(exhausted)?;
+        let serving = InHand::take(serving, actual)?;
         let header = header.unwrap_or_default();
         let deadline = deadline(request, serving.request_timeout);
         let request_id = convert::request_id(&header)?;
@@ -90,7 +86,7 @@ impl KvService {
             serving.router.reach_epoch(&header.keyspace, Epoch(epoch), deadline).await?;
         }
         let reader = self.reader.clone();
-        Ok(Call { serving, keyspace: header.keyspace, request_id, deadline, reader, _room: room })
+        Ok(Call { serving, keyspace: header.keyspace, request_id, deadline, reader })
     }
 }
 
