@@ -111,8 +111,8 @@ impl RowCache {
             let forgotten = std::mem::replace(&mut self.old, std::mem::replace(&mut self.young, next));
             self.forgotten = forgotten.rows.into_iter();
         }
-        self.old.remove(&key);
-        self.young.insert(key, row);
+        // What the young one has the old one has not: it need not be asked.
+        self.young.insert(key, row, |key| self.old.remove(key));
         self.free(bytes);
     }
 
@@ -146,11 +146,18 @@ impl Generation {
         Generation { rows: HashMap::with_capacity(other.rows.len()), bytes: 0 }
     }
 
-    fn insert(&mut self, key: Box<[u8]>, row: Option<Bytes>) {
+    /// Calls `if_new` with a key it has not yet, before it has it.
+    fn insert(&mut self, key: Box<[u8]>, row: Option<Bytes>, if_new: impl FnOnce(&[u8])) {
         let key_bytes = key.len();
         self.bytes += bytes_of(key_bytes, row.as_ref());
-        if let Some(replaced) = self.rows.insert(key, row) {
-            self.bytes -= bytes_of(key_bytes, replaced.as_ref());
+        match self.rows.entry(key) {
+            hash_map::Entry::Occupied(mut kept) => {
+                self.bytes -= bytes_of(key_bytes, kept.insert(row).as_ref());
+            }
+            hash_map::Entry::Vacant(place) => {
+                if_new(place.key().as_ref());
+                place.insert(row);
+            }
         }
     }
 
