@@ -205,12 +205,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_earns_time_unless_it_is_refused() {
         let second = BYTES_PER_SECOND_MIN as usize;
-        let for_get: fn(Body) -> Arriving = |body| Arriving::for_method(GET, body);
+        let for_get: fn(Body) -> Arriving<Body> = |body| Arriving::for_method(GET, body);
         let cases = [
             (for_get, second, 100 + 30),
             (for_get, second / 2, 59),
             (for_get, 1, 30),
-            (Arriving::to_its_end as fn(Body) -> Arriving, second, 30),
+            (Arriving::to_its_end as fn(Body) -> Arriving<Body>, second, 30),
         ];
         for (arriving, bytes, expected_s) in cases {
             let (mut body, from) = (arriving(dripping(bytes)), clock::now());

@@ -48,10 +48,11 @@ pub(super) fn options(create: bool) -> Options {
 /// Of all families, which share one cache.
 pub(super) fn descriptors() -> Vec<ColumnFamilyDescriptor> {
     let cache = Cache::new_lru_cache(CACHE_BYTES);
-    Family::ALL.iter().map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(&cache))).collect()
+    let descriptor = |family: &Family| ColumnFamilyDescriptor::new(family.name(), family_options(*family, &cache));
+    Family::ALL.iter().map(descriptor).collect()
 }
 
-fn family_options(cache: &Cache) -> Options {
+fn family_options(family: Family, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     blocks.set_cache_index_and_filter_blocks(true);
@@ -61,10 +62,19 @@ fn family_options(cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&blocks);
     options.set_write_buffer_size(MEMTABLE_BYTES);
-    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_compression_type(compression(family));
     options.set_level_compaction_dynamic_level_bytes(true);
     options.set_max_bytes_for_level_base(LEVEL_BYTES);
     options.set_target_file_size_base(TABLE_BYTES);
     options.set_max_compaction_bytes(MERGE_BYTES_MAX);
     options
+}
+
+/// By which tables are compressed, the same on all levels: RocksDB moves a table down as it is, which most tables of log and
+/// changes are, only if it would be compressed alike there. The log passes through and is kept only for a while.
+fn compression(family: Family) -> DBCompressionType {
+    match family {
+        Family::Log => DBCompressionType::None,
+        Family::Node | Family::State | Family::Current | Family::Changes | Family::Index => DBCompressionType::Lz4,
+    }
 }
