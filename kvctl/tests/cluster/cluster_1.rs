@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use trefoil_world::{clock, net};
 
+use crate::checkout;
 use crate::process::{Finished, READY_LINE, finish, kvd_program};
 use crate::scenario::{Dice, Scenario, beside_others};
 use crate::wait::{until, within};
@@ -86,8 +87,7 @@ struct Step {
 
 /// All commands of README's section "Quick start".
 fn quick_start() -> Vec<Step> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md");
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("expected to read {path}: {error}"));
+    let text = checkout::text("README.md");
     let mut sections = text.split("\n## ");
     let section = sections.find(|section| section.starts_with("Quick start"));
     let section = section.expect("a section 'Quick start' in README.md");
@@ -191,9 +191,9 @@ struct Dev {
 }
 
 impl Dev {
-    /// Enters `make run` in the checkout these tests are built from. Make writes its own lines beside those of `kvd`.
+    /// Enters `make run` in the checkout. Make writes its own lines beside those of `kvd`.
     async fn make_run(root: &Path) -> Dev {
-        let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a crate of a workspace");
+        let checkout = checkout::folder();
         let folder = checkout.join(README_FOLDER);
         assert!(!folder.exists(), "expected no data of an earlier run, but there is {folder:?}");
         let mut make = tokio::process::Command::new("make");

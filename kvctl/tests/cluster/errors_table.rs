@@ -2,13 +2,11 @@
 //!
 //! A [`Case`] is one message of one row. `cluster_10/errors.rs` sees to it that every message has one.
 
-use std::fs;
-
 use tonic::{Code, Status};
 
-use crate::raw;
+use crate::{checkout, raw};
 
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/errors.md");
+const PATH: &str = "docs/errors.md";
 
 /// A row of the table "Requests".
 #[derive(Clone, Debug)]
@@ -70,7 +68,7 @@ pub fn rows(heading: &str) -> Vec<Vec<String>> {
 }
 
 fn section(heading: &str) -> String {
-    let text = fs::read_to_string(PATH).unwrap_or_else(|error| panic!("expected to read {PATH}: {error}"));
+    let text = checkout::text(PATH);
     let heading = format!("## {heading}");
     let mut lines = text.lines().skip_while(|line| *line != heading);
     assert!(lines.next().is_some(), "expected a section '{heading}' in {PATH}");

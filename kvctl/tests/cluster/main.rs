@@ -10,6 +10,7 @@ mod accept_loss;
 mod addresses;
 mod asked_nodes;
 mod bad_start;
+mod checkout;
 mod clean_stop;
 mod cluster;
 mod cluster_1;

@@ -13,12 +13,12 @@ mod starts;
 mod wordless;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::time::Duration;
 
 use tonic::Status;
 use trefoil_client::{Error, Kind, Outcome};
 
+use crate::checkout;
 use crate::disk_space;
 use crate::errors_table::{Case, Row, requests};
 use crate::many_requests;
@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 
 /// Where the server's words stand.
-const WORDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/api/status.rs");
+const WORDS: &str = "server/src/api/status.rs";
 
 /// What no request to a running server can provoke, and why.
 const UNPROVOKED: [(Case, &str); 11] = [
@@ -145,7 +145,7 @@ fn exit_codes_follow_from_outcomes() {
 
 #[test]
 fn the_server_says_the_words_of_the_table() {
-    let source = fs::read_to_string(WORDS).unwrap_or_else(|error| panic!("expected to read {WORDS}: {error}"));
+    let source = checkout::text(WORDS);
     let is_word = |text: &&str| text.len() > 3 && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let said: BTreeSet<String> = source.split('"').skip(1).step_by(2).filter(is_word).map(str::to_owned).collect();
     let documented: BTreeSet<String> = requests().into_iter().map(|row| row.reason).collect();

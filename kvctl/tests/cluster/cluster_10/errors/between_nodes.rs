@@ -8,7 +8,6 @@
 //! snapshot, which is judged by the same code, and calls beside the streams.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -18,6 +17,7 @@ use trefoil_proto::peer::peer_client::PeerClient;
 use trefoil_proto::peer::{Frame, Hello};
 
 use super::{PATIENCE, failed};
+use crate::checkout;
 use crate::cluster::{Cluster, Node};
 use crate::errors_table::{rows, says};
 use crate::raw::{self, bounded};
@@ -25,7 +25,7 @@ use crate::scenario::{Scenario, beside_others};
 use crate::wait::until;
 
 /// Where the refusals stand.
-const REFUSALS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../server/src/cluster/identity/judge.rs");
+const REFUSALS: &str = "server/src/cluster/identity/judge.rs";
 
 /// Who tells the truth, and later lies.
 const SPEAKER: u64 = 3;
@@ -138,7 +138,7 @@ fn the_table_is_as_these_tests_have_it() {
 
 #[test]
 fn every_refusal_has_its_row() {
-    let source = fs::read_to_string(REFUSALS).unwrap_or_else(|error| panic!("expected to read {REFUSALS}: {error}"));
+    let source = checkout::text(REFUSALS);
     let refusals = source.split("pub enum Refused {").nth(1).and_then(|rest| rest.split("\n}").next());
     let refusals = refusals.unwrap_or_else(|| panic!("expected an enum of refusals in {REFUSALS}"));
     let formats: Vec<&str> = refusals.split("#[error(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
