@@ -40,8 +40,7 @@ pub struct Serving {
     pub message_bytes_max: usize,
     pub request_timeout: Duration,
     pub health: Arc<Health>,
-    /// Bytes of requests in hand ([`InHand`]).
-    pub request_bytes: AtomicUsize,
+    pub request_bytes: RequestBytes,
     /// Room for large answers, until they are taken.
     pub answers: AnswerRoom,
 }
@@ -53,6 +52,27 @@ pub const REQUEST_BYTES_MAX: usize = 512 << 20;
 /// How long a reader may take nothing of what waits for it.
 pub const READER_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Bytes of requests in hand: never more than [`REQUEST_BYTES_MAX`].
+#[derive(Debug, Default)]
+pub struct RequestBytes(AtomicUsize);
+
+impl RequestBytes {
+    /// # Errors
+    /// `Exhausted` when requests have all the bytes they may have; nothing is counted then.
+    fn take(&self, bytes: usize) -> Result<(), Error> {
+        let within = |others: usize| others.checked_add(bytes).filter(|sum| *sum <= REQUEST_BYTES_MAX);
+        match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, within) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::Exhausted { what: "room for requests".into(), limit: REQUEST_BYTES_MAX as u64 }),
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let before = self.0.fetch_sub(bytes, Ordering::Relaxed);
+        assert!(before >= bytes, "{bytes} bytes given back of {before} taken");
+    }
+}
+
 /// The serving part for one request, whose bytes are counted until this is dropped.
 pub struct InHand {
     serving: Arc<Serving>,
@@ -63,13 +83,8 @@ impl InHand {
     /// # Errors
     /// `Exhausted` when requests have all the bytes they may have ([`REQUEST_BYTES_MAX`]).
     pub fn take(serving: Arc<Serving>, bytes: usize) -> Result<InHand, Error> {
-        let others = serving.request_bytes.fetch_add(bytes, Ordering::Relaxed);
-        // From here on they are given back.
-        let in_hand = InHand { serving, bytes };
-        match others + bytes <= REQUEST_BYTES_MAX {
-            true => Ok(in_hand),
-            false => Err(Error::Exhausted { what: "room for requests".into(), limit: REQUEST_BYTES_MAX as u64 }),
-        }
+        serving.request_bytes.take(bytes)?;
+        Ok(InHand { serving, bytes })
     }
 }
 
@@ -83,7 +98,7 @@ impl Deref for InHand {
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.serving.request_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.serving.request_bytes.give_back(self.bytes);
     }
 }
 
@@ -137,6 +152,17 @@ fn parse_timeout(header: &str) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_of_requests_are_bounded_and_given_back() {
+        let bytes = RequestBytes::default();
+        bytes.take(REQUEST_BYTES_MAX - 1).expect("room for so much");
+        bytes.take(2).expect_err("expected no room for more than all");
+        bytes.take(1).expect("room for the last, if what was refused is not counted");
+        bytes.take(usize::MAX).expect_err("expected no room");
+        bytes.give_back(REQUEST_BYTES_MAX);
+        bytes.take(REQUEST_BYTES_MAX).expect("room for all");
+    }
 
     #[test]
     fn grpc_timeouts() {

@@ -224,7 +224,7 @@ impl Shared {
             let reader = accepted.reader.clone();
             let kv = KvServer::new(KvService { serving: serving.clone(), reader: reader.clone() });
             let kv = kv.max_decoding_message_size(message_max);
-            InTime(places.around(Dispatch::new(kv, others.clone()), reader))
+            places.around(InTime(Dispatch::new(kv, others.clone())), reader)
         };
         let mut http = http2();
         http.max_concurrent_streams(self.config.streams_max)

@@ -9,7 +9,7 @@
 //!
 //! Nobody is asked whether it is ready: generated services and the routes are at any time.
 //!
-//! Left out: what stands around all services, such as places (`requests.rs`) and deadlines (`serve.rs`).
+//! Left out: what stands around all services: deadlines (`serve.rs`), and around those places (`requests.rs`).
 
 use std::convert::Infallible;
 

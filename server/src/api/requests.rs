@@ -288,8 +288,11 @@ impl Drop for Held {
 #[cfg(test)]
 mod tests {
     use http_body::Body as _;
+    use hyper::service::service_fn;
+    use tonic::Code;
 
     use super::*;
+    use crate::api::serve::InTime;
 
     /// Places a connection gets until it is refused.
     fn take_all(places: &Places, reader: &Arc<Reader>) -> Vec<Arc<Place>> {
@@ -360,6 +363,21 @@ mod tests {
         drop(body);
         assert_eq!((parts.headers.clone(), counts(&places)), (head, (1, 0)));
         drop(parts);
+        assert_eq!(counts(&places), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_comes_too_late_has_its_place_until_it_is_taken() {
+        let (places, reader): (Places, Arc<Reader>) = Default::default();
+        let silent = service_fn(|_: http::Request<Arriving<Body>>| {
+            future::pending::<Result<http::Response<Body>, Infallible>>()
+        });
+        let mut request = http::Request::new(Body::default());
+        request.headers_mut().insert("grpc-timeout", HeaderValue::from_static("1S"));
+        let Ok(response) = places.around(InTime(silent), reader).call(request).await;
+        assert_eq!(Status::from_header_map(response.headers()).map(|status| status.code()), Some(Code::Cancelled));
+        assert_eq!(counts(&places), (1, 0));
+        drop(response);
         assert_eq!(counts(&places), (0, 0));
     }
 

@@ -1,14 +1,16 @@
 //! Serves HTTP/2 on accepted connections: what stands between hyper and our services.
 //!
-//! It does what tonic's server does around services: a task for each connection, which ends its streams when the node stops,
-//! and a request's grpc-timeout. What tonic's server does besides, for services it does not know, each request would pay for:
-//! a copy of all services, a box around their future, and two around each body, which each frame would then pass through.
+//! It does what tonic's server does around services: a task for each connection, which has the connection end when the node
+//! stops, and a request's grpc-timeout. What tonic's server does besides, for services it does not know, each request would
+//! pay for: a copy of all services, a box around their future, and one around each body, which each frame would pass through.
 //!
 //! Each connection has services of its own, which know what its requests share ([`Accepted`]).
 //!
 //! Invariants:
 //!
-//! * A connection that has begun to end takes no new requests; its task ends once the requests it has are answered.
+//! * A connection that ends tells its client to begin no requests, and takes none once the client has answered that; its task
+//!   ends once the requests it has are answered, and streams of messages are over. Whoever stops bounds how long that takes.
+//! * What a service does when it is called, before its future is polled, is done in the connection's task: it may not panic.
 //! * A request whose time is over is answered as by tonic's server, and what was being done for it is dropped. The handlers
 //!   answer before that (`api.rs`), unless they cannot: while the request's body is on its way, say.
 //! * Of a request without a grpc-timeout no timer is made.
@@ -100,15 +102,15 @@ where
         let mut serving = pin!(serving);
         let ended = tokio::select! {
             biased;
-            ended = &mut serving => ended,
-            // It ends as well when nobody is left to tell it to.
+            // First, or a connection that is always busy never heard of it. It ends as well when nobody is left to tell it to.
             _ = ending.changed() => {
                 serving.as_mut().graceful_shutdown();
                 serving.await
             }
+            ended = &mut serving => ended,
         };
         if let Err(error) = ended {
-            debug!("a connection ended: {error}");
+            debug!("a connection ended: {:#}", anyhow::Error::from(error));
         }
     });
 }
@@ -160,9 +162,28 @@ mod tests {
     use super::*;
     use crate::api::accept::Earned;
 
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     /// A service that never answers.
     fn silent(_: Request<String>) -> BoxFuture<'static, Answer<Body>> {
         Box::pin(std::future::pending())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_done_for_a_request_ends_with_its_time() {
+        let held = Arc::new(());
+        let holding = |_: Request<String>| {
+            let held = held.clone();
+            async move {
+                std::future::pending::<()>().await;
+                drop(held);
+                Ok(Response::new(Body::default()))
+            }
+        };
+        let mut request = Request::new(String::new());
+        request.headers_mut().insert("grpc-timeout", http::HeaderValue::from_static("1S"));
+        let Ok(_) = InTime(service_fn(holding)).call(request).await;
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -228,14 +249,18 @@ mod tests {
         let answer = requests.recv().await.expect("a request under way");
         stop.send(()).expect("a server");
         // Until the client is told that its connection takes no more.
-        while let Ok(ready) = client.ready().await {
-            client = ready;
-            tokio::task::yield_now().await;
-        }
+        let told = async {
+            while let Ok(ready) = client.ready().await {
+                client = ready;
+                tokio::task::yield_now().await;
+            }
+        };
+        clock::timeout(PATIENCE, told).await.expect("a client that is told");
         assert!(futures::poll!(&mut serving).is_pending(), "expected the request to be waited for");
         answer.send(()).expect("a request that waits");
         let response = response.await.expect("an answer");
         assert_eq!((response.status(), response.headers().len()), (http::StatusCode::OK, 0));
-        serving.await.expect("an end without a panic");
+        let ended = clock::timeout(PATIENCE, serving).await.expect("an end");
+        ended.expect("no panic");
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -15,9 +14,9 @@ use tokio::sync::Semaphore;
 use trefoil_world::clock;
 
 use super::Membership;
-use crate::api::Serving;
 use crate::api::answers::AnswerRoom;
 use crate::api::peer::{Member, RaftReplicas};
+use crate::api::{RequestBytes, Serving};
 use crate::cluster::addresses::AddressBook;
 use crate::cluster::founding::{Founder, FoundingRecord};
 use crate::cluster::identity::{Acquaintances, Identity};
@@ -111,7 +110,7 @@ fn serving(shared: &Shared, identity: Identity, router: Arc<Router>) -> Serving 
         message_bytes_max: shared.config.message_bytes_max,
         request_timeout: shared.config.request_timeout,
         health: shared.health.clone(),
-        request_bytes: AtomicUsize::new(0),
+        request_bytes: RequestBytes::default(),
         answers: AnswerRoom::default(),
     }
 }
